@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 # From the target `steady` to an installed library: headers, a CMake package, a pkg-config file.
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 
 # libstdc++ gives its templates default visibility, so hidden visibility alone would still export
@@ -10,11 +9,7 @@ set_target_properties(steady PROPERTIES VERSION ${PROJECT_VERSION} SOVERSION ${P
                                         LINK_DEPENDS ${steady_exports})
 target_link_options(steady PRIVATE LINKER:--version-script=${steady_exports})
 
-install(
-  TARGETS steady
-  EXPORT Steady
-  LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
-  INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+install(TARGETS steady EXPORT Steady LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(DIRECTORY include/steady DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
 # The shared library's own dependencies stay private, so the targets are the whole package.
