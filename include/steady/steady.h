@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Steady: the decode step of DeepSeek-V4's sparse attention. The C interface, and the only ABI.
+ * Longer than a header should be, because the whole contract is read in one place.
  *
  * Conventions
  *  1. A call that can fail returns a steady_status. steady_last_error() then holds a sentence,
@@ -182,11 +183,12 @@ STEADY_API void steady_graph_destroy(steady_graph*);
  * first (in the order of layers, rows, positions). -1 where a field has no meaning. */
 typedef struct steady_fault {
   int64_t count;
-  int32_t layer; /* how many decode calls came before this one since the plan */
-  int32_t kind;  /* for lengths */
+  int32_t layer; /* of a slot: how many decode calls came before this one since the plan */
+  int32_t kind;  /* of a slot or a compressed length; the window's lengths serve all kinds */
   int32_t scope; /* 0 window, 1 compressed */
-  int32_t request, query;
-  int32_t position; /* in the row's slots */
+  int32_t request;
+  int32_t query;    /* of a slot or a length per query */
+  int32_t position; /* of a slot: its place in the row's slots */
   int32_t value;    /* the length or slot found */
 } steady_fault;
 

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// What callers hand over, checked and with every default filled in; the only forms that backends
+// see.
+#pragma once
+
+#include <cstdint>
+
+#include "core/status.hpp"
+#include "steady/steady.h"
+
+namespace steady {
+
+inline constexpr int kHeadDim = STEADY_HEAD_DIM;
+inline constexpr int kScopes = 2;  // window, compressed
+
+/// Fixed for the life of an engine.
+struct Shape {
+  int heads, queries, max_batch, kinds;
+  float softmax_scale;
+  steady_pool_shape window, compressed[STEADY_MAX_KINDS];
+
+  int max_rows() const { return max_batch * queries; }
+  const steady_pool_shape& scope(int kind, int scope_idx) const {
+    return scope_idx == 0 ? window : compressed[kind];
+  }
+};
+
+struct Options {
+  steady_backend backend = STEADY_AUTO;
+  int device = 0;
+  int threads = 0;
+  bool checked = false;
+};
+
+/// What changes with every step. Row r is query r % queries of request r / queries.
+struct Step {
+  int batch;
+  steady_lengths window, compressed[STEADY_MAX_KINDS];
+
+  const steady_lengths& scope(int kind, int scope_idx) const {
+    return scope_idx == 0 ? window : compressed[kind];
+  }
+};
+
+struct Pool {
+  steady_pool_shape shape;
+  const uint8_t* pages;
+  int64_t page_stride_bytes, page_count;
+  const int32_t* slots;
+  int64_t slots_stride;
+};
+
+struct Layer {
+  int kind, batch;
+  const uint16_t* q;
+  uint16_t* out;
+  float* lse;         // NULL: not wanted
+  const float* sink;  // NULL: none
+  steady_strides q_strides, out_strides, lse_strides;
+  Pool scopes[kScopes];
+};
+
+/// Whether a caller's struct is there and of the size that this library knows.
+template <class T>
+Status check_struct(const T* given, const char* name) {
+  if (given == nullptr) return invalid(name, " is NULL");
+  if (given->struct_size == sizeof(T)) return {};
+  return invalid(name, ".struct_size is ", given->struct_size, "; set it to sizeof(", name,
+                 ") = ", sizeof(T));
+}
+
+Status check_shape(const steady_shape* given, Shape* checked);
+Status check_options(const steady_options* given, Options* checked);
+Status check_step(const Shape&, const steady_step* given, Step* checked);
+Status check_layer(const Shape&, const Step&, const steady_layer* given, Layer* checked);
+
+}  // namespace steady

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arrows between plan, attend and merge: each type has one writer, named with it.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "numeric/host_device.hpp"
+#include "numeric/softmax_state.hpp"
+
+namespace steady {
+
+/// How a backend wants its work cut; fixed for an engine.
+struct PlanLimits {
+  int parts;        ///< workers' shares: CPU tasks or CTAs
+  int slots;        ///< partials that attend may leave for merge
+  int unit_tokens;  ///< a row of up to this many tokens is one unit
+  int max_units;    ///< of a row; longer rows get longer units
+};
+
+/// Units are whole multiples of this, so that a tile of tokens never straddles two.
+inline constexpr int32_t kTileTokens = 64;
+
+/// A row's tokens, window first, in equal units. The borders depend on that row's own lengths
+/// alone, and a unit is never divided: that is why a row's bits do not depend on its neighbours.
+struct Units {
+  int32_t tokens_each, count;
+};
+
+STEADY_HOST_DEVICE inline Units cut_row(int32_t tokens, const PlanLimits& limits) {
+  if (tokens < 1)
+    return {kTileTokens, 1};  // the empty unit, so that somebody writes the empty answer
+  int32_t count = (tokens + limits.unit_tokens - 1) / limits.unit_tokens;
+  if (count > limits.max_units) count = limits.max_units;
+  const int32_t share = (tokens + count - 1) / count;
+  const int32_t each = (share + kTileTokens - 1) / kTileTokens * kTileTokens;
+  return {each, (tokens + each - 1) / each};
+}
+
+/// Written by plan, read by attend and merge: one for each row of the step.
+struct RowPlan {
+  int32_t tokens[2];  ///< lengths of window and compressed scope, clamped
+  Units units;
+  int32_t first_slot;  ///< unit u leaves its partial in slot first_slot + u; kWhole if one part has
+                       ///< it all
+
+  static constexpr int32_t kWhole = -1;
+};
+
+struct WorkPosition {
+  int32_t row, unit;
+};
+
+/// Written by plan, read by attend: units from begin up to but not including end, row after row.
+struct PartRange {
+  WorkPosition begin, end;
+};
+
+/// Written by plan at the head of its tables.
+struct PlanHeader {
+  uint64_t seal;  ///< tells a plan of this engine from any other bytes
+  int32_t batch;
+  int32_t split_count;  ///< rows that merge has to finish
+  int32_t layer;        ///< decode calls since the plan
+};
+
+/// One kind's plan, as it lies in the workspace.
+struct PlanTables {
+  PlanHeader* header;
+  PartRange* parts;     ///< [limits.parts]
+  RowPlan* rows;        ///< [max_rows]
+  int32_t* split_rows;  ///< [limits.parts]; a border between two parts splits one row at most
+};
+
+/// Written by attend, read by merge: a unit's unfinished answer, in whichever memory it lies.
+struct Partial {
+  SoftmaxState* states;  ///< [heads]
+  float* out;            ///< [heads, 512]
+};
+
+/// Written by plan (lengths) and attend (slots) of a checked engine, by each worker into its own.
+struct FaultSeen {
+  int64_t count;
+  int32_t layer, kind, scope, request, query, position, value;  // -1: has no meaning here
+};
+
+struct FaultLog {
+  FaultSeen negative_length, long_length, stray_slot;
+};
+
+}  // namespace steady

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fast attend: a row's queries and a unit of cached tokens in, a partial out.
+#pragma once
+
+#include "cpu/kernels.hpp"
+
+namespace steady::cpu::simd {
+
+size_t attend_scratch_bytes(const Shape&);
+void attend(const Shape&, const Layer&, int row, TokenCursor tokens, const Partial&,
+            std::byte* scratch);
+
+/// The instruction set that Highway chose for this machine.
+const char* target_name();
+
+}  // namespace steady::cpu::simd

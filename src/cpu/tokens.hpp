@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// A run of a row's positions in, the cached tokens that its slots name out; what names none is
+// skipped.
+#pragma once
+
+#include "core/shape.hpp"
+#include "core/work.hpp"
+#include "cpu/faults.hpp"
+
+namespace steady::cpu {
+
+/// Where one cached token lies. `scales` is of use for STEADY_CACHE_FP8 only.
+struct Token {
+  steady_cache_format format;
+  const uint8_t* data;
+  const uint8_t* scales;
+};
+
+/// Walks the positions begin … end - 1 of a row, the window's first. Reads slots inside the row's
+/// lengths and no other, and hands out tokens inside the pools and no other.
+class TokenCursor {
+ public:
+  /// `faults` is NULL in an unchecked engine.
+  TokenCursor(const Shape& shape, const Layer& layer, int32_t layer_idx, int32_t row,
+              const RowPlan& plan, int32_t begin, int32_t end, FaultLog* faults)
+      : shape_(shape),
+        layer_(layer),
+        layer_idx_(layer_idx),
+        row_(row),
+        window_(plan.tokens[0]),
+        position_(begin),
+        end_(end),
+        faults_(faults) {}
+
+  /// The next token, or false after the last.
+  bool next(Token* token) {
+    while (position_ < end_) {
+      const int scope = position_ < window_ ? 0 : 1;
+      const int32_t in_scope = scope == 0 ? position_ : position_ - window_;
+      ++position_;
+      const Pool& pool = layer_.scopes[scope];
+      const int32_t slot = pool.slots[row_ * pool.slots_stride + in_scope];
+      if (slot >= 0 && slot < pool.page_count * pool.shape.page_tokens) {
+        *token = locate(pool, slot);
+        return true;
+      }
+      if (faults_ != nullptr && slot != -1) log_stray(scope, in_scope, slot);
+    }
+    return false;
+  }
+
+ private:
+  static Token locate(const Pool& pool, int32_t slot) {
+    const int32_t page_tokens = pool.shape.page_tokens;
+    const uint8_t* page = pool.pages + slot / page_tokens * pool.page_stride_bytes;
+    const int32_t token = slot % page_tokens;
+    return {pool.shape.format, page + steady_data_offset(pool.shape.format, token),
+            page + steady_fp8_scales_offset(page_tokens, token)};
+  }
+
+  void log_stray(int scope, int32_t position, int32_t slot) {
+    add({1, layer_idx_, layer_.kind, scope, row_ / shape_.queries, row_ % shape_.queries, position,
+         slot},
+        &faults_->stray_slot);
+  }
+
+  const Shape& shape_;
+  const Layer& layer_;
+  int32_t layer_idx_, row_, window_, position_, end_;
+  FaultLog* faults_;
+};
+
+/// Vectors of the row that a worker is at.
+inline const uint16_t* query_vector(const Shape& shape, const Layer& layer, int row, int head) {
+  const steady_strides& s = layer.q_strides;
+  return layer.q + row / shape.queries * s.batch + row % shape.queries * s.query + head * s.head;
+}
+
+inline uint16_t* out_vector(const Shape& shape, const Layer& layer, int row, int head) {
+  const steady_strides& s = layer.out_strides;
+  return layer.out + row / shape.queries * s.batch + row % shape.queries * s.query + head * s.head;
+}
+
+inline void write_lse(const Shape& shape, const Layer& layer, int row, int head, float lse) {
+  if (layer.lse == nullptr) return;
+  const steady_strides& s = layer.lse_strides;
+  layer.lse[row / shape.queries * s.batch + row % shape.queries * s.query + head * s.head] = lse;
+}
+
+}  // namespace steady::cpu
