@@ -83,6 +83,7 @@ class Includes(CheckerTest):
         self.expect_finding("includes", "src/cuda/a.cu:3", "src/hip/own.hpp")
 
     def test_the_oracle_never_sees_the_simd_path(self):
+        self.write_code("src/cpu/backend.cpp", '#include "cpu/simd/own.hpp"')
         self.write_code("src/cpu/a.cpp", '#include "cpu/simd/own.hpp"')
         self.expect_finding("includes", "src/cpu/a.cpp:3", "src/cpu/simd/own.hpp")
 
