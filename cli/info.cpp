@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// This build and this machine in, which backend would run, why not the others, and the roofs out.
+#include <iostream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/terminal.hpp"
+#include "cli/verbs.hpp"
+#include "steady/steady.hpp"
+#include "support/roof.hpp"
+#include "support/text.hpp"
+
+namespace steady::cli {
+namespace {
+
+constexpr const char* kFooter =
+    "Examples:\n"
+    "  steady info\n"
+    "  STEADY_BACKEND=oracle steady info   what would run if that were asked for\n"
+    "  steady info --json\n"
+    "Exit codes: 0 all right, 1 no backend can run, 2 wrong usage.\n";
+
+void print_json(const std::vector<steady_backend_info>& backends, const support::Roof& roof) {
+  nlohmann::ordered_json document = {{"version", steady_version()}};
+  document["backends"] = nlohmann::ordered_json::array();
+  for (const auto& backend : backends) {
+    document["backends"].push_back({{"name", backend.name},
+                                    {"usable", backend.usable != 0},
+                                    {"chosen", backend.chosen != 0},
+                                    {"detail", backend.detail}});
+  }
+  document["roof"] = {{"threads", roof.threads},
+                      {"copy_gb_per_s", roof.copy_gb_per_s},
+                      {"fma_gflop_per_s", roof.fma_gflop_per_s}};
+  std::cout << document.dump(2) << "\n";
+}
+
+void print_text(const std::vector<steady_backend_info>& backends, const support::Roof& roof) {
+  std::cout << strong(std::string("steady ") + steady_version()) << "\n\nbackends, best first:\n";
+  for (const auto& backend : backends) {
+    const std::string state = backend.chosen   ? good("runs")
+                              : backend.usable ? "can run"
+                                               : bad("cannot run");
+    std::cout << "  " << strong(backend.name) << ": " << state << ", " << backend.detail << "\n";
+  }
+  std::cout << support::format(
+      "\nmeasured roofs of this machine, %d threads:\n"
+      "  copy       %8.1f GB/s (read and written, beyond the caches)\n"
+      "  fp32 FMA   %8.1f GFLOP/s\n",
+      roof.threads, roof.copy_gb_per_s, roof.fma_gflop_per_s);
+}
+
+}  // namespace
+
+RunVerb add_info(CLI::App& verb) {
+  const auto json = std::make_shared<bool>(false);
+  verb.add_flag("--json", *json, "Print one JSON document");
+  verb.footer(kFooter);
+  return [json] {
+    const auto backends = describe_backends();
+    const support::Roof roof = support::measure_roof();
+    *json ? print_json(backends, roof) : print_text(backends, roof);
+    const bool any = std::any_of(backends.begin(), backends.end(),
+                                 [](const auto& backend) { return backend.chosen != 0; });
+    return any ? kAllRight : kRefusedOrFailed;
+  };
+}
+
+}  // namespace steady::cli
