@@ -19,6 +19,11 @@ write_basic_package_version_file(${PROJECT_BINARY_DIR}/SteadyConfigVersion.cmake
                                  COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/SteadyConfigVersion.cmake DESTINATION ${steady_package_dir})
 
+# The program finds the library from its own place, so that an installed tree can move.
+cmake_path(RELATIVE_PATH CMAKE_INSTALL_FULL_LIBDIR BASE_DIRECTORY ${CMAKE_INSTALL_FULL_BINDIR}
+           OUTPUT_VARIABLE steady_bin_to_lib)
+set(CMAKE_INSTALL_RPATH $ORIGIN/${steady_bin_to_lib})
+
 set(steady_pkgconfig_dir ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
 set(steady_prefix /)
 cmake_path(RELATIVE_PATH steady_prefix BASE_DIRECTORY /${steady_pkgconfig_dir}
