@@ -22,6 +22,7 @@ LAYOUT_FOLDERS = ("include", "src", "cli", "support", "examples", "bench", "pyth
 LAYOUT_FILE = "include/steady/cache_format.h"
 
 SPDX = "SPDX-License-Identifier: Apache-2.0"
+SENTENCE = re.compile(r'\s*(//|/?\*|#|""")\s*\w')
 # Spelled in pieces, so that this file passes its own check.
 UNFINISHED = re.compile(r"\b(TO" r"DO|FIX" r"ME|XX" r"X)\b")
 MACHINE_PATH = re.compile(r"(?<![\w.$}~-])/(home|root|work|Users|mnt)/\w")
@@ -74,13 +75,14 @@ def layout_findings(file):
 
 
 def opening_findings(file):
-    """A source file opens with its licence and with what goes in and what comes out."""
+    """A source file opens with its licence and, a list of targets apart, with what goes in and what
+    comes out."""
     if not (file.is_code or file.is_script):
         return
     lines = [line for line in file.lines[:3] if not line.startswith("#!")] + ["", ""]
     if SPDX not in lines[0]:
         yield Finding(file.path, 1, f"the first line must hold '{SPDX}'")
-    elif not re.match(r'\s*(//|/?\*|#|"""|/\*)\s*\w', lines[1]):
+    elif not file.path.endswith("CMakeLists.txt") and not SENTENCE.match(lines[1]):
         yield Finding(file.path, 2, "a sentence on what goes in and what comes out must follow here")
 
 

@@ -126,6 +126,7 @@ class Words(CheckerTest):
         self.write_code("src/cuda/ptx/copy.cuh", 'asm volatile("");')
         self.write_code("src/core/a.cpp", "// abort(), TO" "DOS", "float largest = 448.0f;")
         self.write_code("include/steady/cache_format.h", "#define STEADY_NOPE_DIM 448")
+        self.write("cli/CMakeLists.txt", "# SPDX-License-Identifier: Apache-2.0\nadd_library(a)\n")
         self.write("run", "#!/usr/bin/env bash\n# SPDX-License-Identifier: Apache-2.0\n# One verb.\n")
         self.expect_pass("words")
 
