@@ -38,13 +38,17 @@ struct Finished {
   float lse;         ///< natural logarithm of the sum, without the sink
 };
 
-/// `sink` joins the denominator and owns no value; -inf means none. In double, because e^(sink -
-/// max) leaves float's range long before the answer does.
+/// `sink` joins the denominator and owns no value; -inf means none. Both terms of the denominator
+/// are taken relative to the larger exponent, because e^(sink - max) leaves float's range before
+/// the answer does.
 STEADY_HOST_DEVICE inline Finished finish(SoftmaxState state, float sink) {
-  if (state.sum == 0.0f) return {0.0f, -std::numeric_limits<float>::infinity()};
-  const double max = state.max, sum = state.sum;
-  const double denominator = sum + std::exp(static_cast<double>(sink) - max);
-  return {static_cast<float>(1.0 / denominator), static_cast<float>(max + std::log(sum))};
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  if (state.sum == 0.0f) return {0.0f, -kInfinity};
+  const float lse = state.max + std::log(state.sum);
+  if (sink == kInfinity) return {0.0f, lse};
+  if (sink <= state.max) return {1.0f / (state.sum + std::exp(sink - state.max)), lse};
+  const float shrink = std::exp(state.max - sink);
+  return {shrink / (state.sum * shrink + 1.0f), lse};
 }
 
 }  // namespace steady
