@@ -49,11 +49,12 @@ void CpuEngine::attend_part(void* workspace, const PlanTables& plan, const Layer
     const RowPlan& row_plan = plan.rows[row];
     const bool whole = row_plan.first_slot == RowPlan::kWhole;
     const int32_t tokens = row_plan.tokens[0] + row_plan.tokens[1];
+    const Units units = cut_row(tokens, limits_);
     const int32_t first_unit = row == begin.row ? begin.unit : 0;
-    const int32_t end_unit = row == end.row ? end.unit : row_plan.units.count;
+    const int32_t end_unit = row == end.row ? end.unit : units.count;
     for (int32_t unit = first_unit; unit < end_unit; ++unit) {
-      const int32_t unit_begin = unit * row_plan.units.tokens_each;
-      const int32_t unit_end = std::min(unit_begin + row_plan.units.tokens_each, tokens);
+      const int32_t unit_begin = unit * units.tokens_each;
+      const int32_t unit_end = std::min(unit_begin + units.tokens_each, tokens);
       const Partial partial = !whole     ? memory_.slot(workspace, row_plan.first_slot + unit)
                               : unit > 0 ? mine.unit
                                          : mine.row;
@@ -74,8 +75,9 @@ void CpuEngine::attend_part(void* workspace, const PlanTables& plan, const Layer
 /// The same merges in the same order as attend_part's, and so the same bits, whoever did the units.
 void CpuEngine::merge_row(void* workspace, const RowPlan& row_plan, const Layer& layer, int row,
                           int head) const {
+  const Units units = cut_row(row_plan.tokens[0] + row_plan.tokens[1], limits_);
   const Partial first = memory_.slot(workspace, row_plan.first_slot);
-  for (int32_t unit = 1; unit < row_plan.units.count; ++unit) {
+  for (int32_t unit = 1; unit < units.count; ++unit) {
     kernels_.merge(first, memory_.slot(workspace, row_plan.first_slot + unit), head);
   }
   kernels_.finish(shape_, layer, row, head, first);

@@ -76,7 +76,7 @@ class Unit {
     layer = {0,         1, q_.data(), nullptr, nullptr, nullptr, {0, 0, kHeadDim}, {0, 0, kHeadDim},
              {0, 0, 1}, {}};
     layer.scopes[0] = {shape.window, pool_.data(), stride_, pages, slots_.data(), tokens};
-    plan = {{tokens, 0}, {tokens, 1}, RowPlan::kWhole};
+    plan = {{tokens, 0}, RowPlan::kWhole};
   }
 
   uint8_t* scales(int slot) {

@@ -24,10 +24,11 @@ Shape shape_of(int batch, int queries, int window, int compressed) {
 /// A plan with tables of its own, filled with garbage before and guarded by a sentinel row behind.
 class Planned {
  public:
-  Planned(const Shape& shape, const PlanLimits& limits, const Step& step,
+  Planned(const Shape& shape, const PlanLimits& limits_given, const Step& step,
           FaultLog* faults = nullptr)
-      : parts(limits.parts, PartRange{{-7, -7}, {-7, -7}}),
-        rows(shape.max_rows() + 1, RowPlan{{-7, -7}, {-7, -7}, -7}),
+      : limits(limits_given),
+        parts(limits.parts, PartRange{{-7, -7}, {-7, -7}}),
+        rows(shape.max_rows() + 1, RowPlan{{-7, -7}, -7}),
         split_rows(limits.parts, -7) {
     plan(shape, limits, step, 0, {&header, parts.data(), rows.data(), split_rows.data()}, faults);
     EXPECT_EQ(rows.back().first_slot, -7) << "plan wrote behind its rows";
@@ -35,6 +36,11 @@ class Planned {
     split_rows.resize(header.split_count);
   }
 
+  Units units(size_t row) const {
+    return cut_row(rows[row].tokens[0] + rows[row].tokens[1], limits);
+  }
+
+  PlanLimits limits;
   PlanHeader header = {};
   std::vector<PartRange> parts;
   std::vector<RowPlan> rows;
@@ -50,7 +56,7 @@ void expect_every_unit_dealt_once(const Planned& planned) {
     if (at.unit == 0) continue;
     ASSERT_LT(at.row, static_cast<int32_t>(planned.rows.size()));
     EXPECT_NE(planned.rows[at.row].first_slot, RowPlan::kWhole) << "a border divides a whole row";
-    EXPECT_LT(at.unit, planned.rows[at.row].units.count);
+    EXPECT_LT(at.unit, planned.units(at.row).count);
   }
   EXPECT_EQ(at.row, static_cast<int32_t>(planned.rows.size()));
   EXPECT_EQ(at.unit, 0);
@@ -61,8 +67,9 @@ void expect_slots_apart_and_in_range(const Planned& planned, const PlanLimits& l
   size_t wanted = 0;
   for (int32_t row : planned.split_rows) {
     const RowPlan& plan = planned.rows[row];
-    for (int32_t unit = 0; unit < plan.units.count; ++unit) slots.insert(plan.first_slot + unit);
-    wanted += plan.units.count;
+    for (int32_t unit = 0; unit < planned.units(row).count; ++unit)
+      slots.insert(plan.first_slot + unit);
+    wanted += planned.units(row).count;
   }
   EXPECT_EQ(slots.size(), wanted);
   if (!slots.empty()) {
@@ -106,8 +113,8 @@ TEST(Plan, CutsARowByItsOwnLengthsWhateverItsNeighboursAndTheNumberOfParts) {
       Step alone = {1, {}, {}};
       alone.compressed[0] = {&lengths[row], 0};
       const Planned single(shape, kLimits, alone);
-      EXPECT_EQ(batch.rows[row].units.count, single.rows[0].units.count);
-      EXPECT_EQ(batch.rows[row].units.tokens_each, single.rows[0].units.tokens_each);
+      EXPECT_EQ(batch.units(row).count, single.units(0).count);
+      EXPECT_EQ(batch.units(row).tokens_each, single.units(0).tokens_each);
     }
   }
 }

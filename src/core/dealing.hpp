@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+// The rules of plan, for host and device: where a part's share ends, and which rows may be split.
+#pragma once
+
+#include <cstdint>
+
+#include "core/work.hpp"
+#include "numeric/host_device.hpp"
+
+namespace steady {
+
+/// What a row costs beside its tokens (queries converted, answer written), in tokens.
+inline constexpr int64_t kRowCost = 16;
+
+STEADY_HOST_DEVICE inline int64_t row_cost(const RowPlan& row) {
+  return row.tokens[0] + row.tokens[1] + kRowCost;
+}
+
+/// Where an even share would end: `offset` tokens into row `row`.
+struct Border {
+  int32_t row;
+  int64_t offset;
+  RowPlan plan;
+};
+
+STEADY_HOST_DEVICE inline bool before(const WorkPosition& a, const WorkPosition& b) {
+  return a.row < b.row || (a.row == b.row && a.unit < b.unit);
+}
+
+/// Moves borders to where units begin, and hands out the slots for partials. Takes the borders in
+/// order.
+class Dealer {
+ public:
+  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, int64_t share, const PlanTables& tables)
+      : limits_(limits), share_(share), tables_(tables) {}
+
+  /// The end of the next part. Never before the end of the part that came last.
+  STEADY_HOST_DEVICE WorkPosition deal(const Border& border) {
+    const WorkPosition end = nearest(border);
+    if (before(last_end_, end)) last_end_ = end;
+    return last_end_;
+  }
+
+  STEADY_HOST_DEVICE int32_t split_count() const { return split_count_; }
+
+ private:
+  STEADY_HOST_DEVICE WorkPosition nearest(const Border& border) {
+    const Units units = cut_row(border.plan.tokens[0] + border.plan.tokens[1], limits_);
+    const int64_t rest = row_cost(border.plan) - border.offset;
+    const int64_t to_row_border = border.offset < rest ? border.offset : rest;
+    const int32_t unit =
+        static_cast<int32_t>((border.offset + units.tokens_each / 2) / units.tokens_each);
+    // Close to the row's own border a split costs more than the balance that it brings.
+    const bool worth_a_split = to_row_border > share_ / 16;
+    if (worth_a_split && unit > 0 && unit < units.count && split(border.row, units.count)) {
+      return {border.row, unit};
+    }
+    return {border.offset < rest ? border.row : border.row + 1, 0};
+  }
+
+  /// A row gets slots for all of its units or stays whole.
+  STEADY_HOST_DEVICE bool split(int32_t row, int32_t units) {
+    if (row == last_split_) return true;
+    if (used_slots_ + units > limits_.slots) return false;
+    tables_.rows[row].first_slot = used_slots_;
+    tables_.split_rows[split_count_++] = row;
+    used_slots_ += units;
+    last_split_ = row;
+    return true;
+  }
+
+  const PlanLimits limits_;
+  const int64_t share_;
+  const PlanTables tables_;
+  WorkPosition last_end_ = {0, 0};
+  int32_t last_split_ = -1, used_slots_ = 0, split_count_ = 0;
+};
+
+}  // namespace steady
