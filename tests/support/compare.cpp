@@ -99,8 +99,8 @@ testing::AssertionResult close_to(const Outputs& got, const Answer& want) {
     const double error = relative_error(&got.out[begin], &want.out[begin], row_size);
     const double allowed = std::max(kOutTolerance, rounding_error(&want.out[begin], row_size));
     if (finite && !(error < allowed))
-      return testing::AssertionFailure() << "row " << begin / row_size << " is " << error
-                                         << " away, allowed is " << allowed;
+      return testing::AssertionFailure()
+             << "row " << begin / row_size << " is " << error << " away, allowed is " << allowed;
   }
   for (size_t i = 0; i < got.lse.size(); ++i) {
     if (!close_lse(got.lse[i], want.lse[i]))

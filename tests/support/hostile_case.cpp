@@ -95,8 +95,8 @@ uint8_t* token_data(const steady_pool_shape& shape, const steady_pool& pool, int
 
 uint8_t* token_scales(const steady_pool_shape& shape, const steady_pool& pool, int64_t slot) {
   const int64_t token = slot % shape.page_tokens;
-  return token_data(shape, pool, slot - token) + shape.page_tokens * STEADY_FP8_DATA_BYTES +
-         token * STEADY_FP8_SCALE_BYTES;
+  return token_data(shape, pool, slot - token) +
+         int64_t{shape.page_tokens} * STEADY_FP8_DATA_BYTES + token * STEADY_FP8_SCALE_BYTES;
 }
 
 void fill_token(const steady_pool_shape& shape, const steady_pool& pool, int64_t slot,

@@ -1,47 +1,49 @@
 // SPDX-License-Identifier: Apache-2.0
-// A size goes in; address space of that size comes out, between two pages that nobody may touch. It
-// costs no memory until it is written.
+// A size goes in; address space of at least that size comes out, between two places that nobody may
+// touch. It costs no memory until it is written.
 #pragma once
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <utility>
 
 namespace steady::test {
+
+// A multiple of any system's page size.
+constexpr int64_t kGuardBytes = 65536;
 
 class MappedMemory {
  public:
   explicit MappedMemory(size_t bytes)
-      : os_page_bytes_(static_cast<size_t>(sysconf(_SC_PAGESIZE))),
-        bytes_((bytes + os_page_bytes_ - 1) / os_page_bytes_ * os_page_bytes_) {
-    void* mapped = mmap(nullptr, bytes_ + 2 * os_page_bytes_, PROT_READ | PROT_WRITE,
+      : bytes_((bytes + kGuardBytes - 1) / kGuardBytes * kGuardBytes) {
+    void* mapped = mmap(nullptr, bytes_ + 2 * kGuardBytes, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapped == MAP_FAILED) throw std::runtime_error("no address space for the test");
-    begin_ = static_cast<uint8_t*>(mapped) + os_page_bytes_;
-    forbid(-static_cast<int64_t>(os_page_bytes_), os_page_bytes_);
-    forbid(static_cast<int64_t>(bytes_), os_page_bytes_);
+    begin_ = static_cast<uint8_t*>(mapped) + kGuardBytes;
+    forbid(-kGuardBytes, kGuardBytes);
+    forbid(static_cast<int64_t>(bytes_), kGuardBytes);
   }
-  ~MappedMemory() { munmap(begin_ - os_page_bytes_, bytes_ + 2 * os_page_bytes_); }
-  MappedMemory(const MappedMemory&) = delete;
-  MappedMemory& operator=(const MappedMemory&) = delete;
+  MappedMemory(MappedMemory&& other) noexcept
+      : bytes_(other.bytes_), begin_(std::exchange(other.begin_, nullptr)) {}
+  ~MappedMemory() {
+    if (begin_ != nullptr) munmap(begin_ - kGuardBytes, bytes_ + 2 * kGuardBytes);
+  }
 
-  // The first byte; the byte before it faults.
+  // The first byte; the one before it faults.
   uint8_t* begin() const { return begin_; }
   // The byte here faults.
   uint8_t* end() const { return begin_ + bytes_; }
-  size_t os_page_bytes() const { return os_page_bytes_; }
 
-  // From now on these bytes, whole pages of the system, fault.
-  void forbid(int64_t offset, size_t bytes) {
-    if (mprotect(begin_ + offset, bytes, PROT_NONE) != 0)
+  // From now on these bytes fault. Both numbers are multiples of kGuardBytes.
+  void forbid(int64_t offset, int64_t bytes) {
+    if (mprotect(begin_ + offset, static_cast<size_t>(bytes), PROT_NONE) != 0)
       throw std::runtime_error("the system refuses a guard page");
   }
 
  private:
-  size_t os_page_bytes_;
   size_t bytes_;
   uint8_t* begin_;
 };

@@ -82,7 +82,7 @@ std::vector<double> token_values(const steady_pool_shape& shape, const steady_po
   const uint8_t* data = page + token * STEADY_BF16_TOKEN_BYTES;
   if (shape.format == STEADY_CACHE_FP8) {
     data = page + token * STEADY_FP8_DATA_BYTES;
-    const uint8_t* scales = page + shape.page_tokens * STEADY_FP8_DATA_BYTES + token * 8;
+    const uint8_t* scales = page + int64_t{shape.page_tokens} * STEADY_FP8_DATA_BYTES + token * 8;
     for (int d = 0; d < STEADY_NOPE_DIM; ++d)
       values.push_back(scaled_value(data[d], scales[d / 64]));
     data += STEADY_NOPE_DIM;

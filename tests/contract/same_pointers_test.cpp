@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// A captured step goes in; a thousand replays come out, of which none allocates and all write where
+// the first one wrote.
+#include <cstring>
+
+#include "support/alloc_counter.hpp"
+#include "tests/support/engine.hpp"
+
+namespace steady::test {
+namespace {
+
+using support::AllocationScope;
+
+CaseSpec small_model() {
+  CaseSpec spec;
+  spec.heads = 2;
+  spec.window = {5, STEADY_CACHE_FP8, 3, Lengths::kPerQuery};
+  spec.compressed = {{}, {9, STEADY_CACHE_FP8, 2}, {7, STEADY_CACHE_BF16, 4}};
+  spec.layers = {0, 1, 2, 1};
+  return spec;
+}
+
+void expect_nothing_moved(const AllocationScope& scope) {
+  const support::AllocationCount count = scope.count();
+  EXPECT_EQ(count.allocations, 0);
+  EXPECT_EQ(count.frees, 0);
+}
+
+class SamePointers : public OnEveryBackend {};
+
+INSTANTIATE_TEST_SUITE_P(, SamePointers, kEveryBackend, backend_name);
+
+TEST_P(SamePointers, TheAllocatorTrapSeesAllocations) {
+  const AllocationScope scope;
+  const Engine engine(HostileCase(small_model()).shape(), backend());
+  EXPECT_GT(scope.count().allocations, 0);
+}
+
+TEST_P(SamePointers, AThousandReplaysAllocateNothingAndAnswerRightly) {
+  const HostileCase c(small_model());
+  const Engine engine(c.shape(), backend(), 3);
+  const Caller caller(engine);
+  const Graph graph = caller.capture(c);
+  const int32_t lengths[] = {c.window_lengths()[0], c.window_lengths()[1]};
+  const AllocationScope scope;
+  for (int32_t replay = 0; replay < 1000; ++replay) {
+    for (int32_t row = 0; row < 2; ++row) c.window_lengths()[row] = replay % 2 * lengths[row];
+    caller.replay(graph);
+  }
+  expect_nothing_moved(scope);
+  for (size_t layer = 0; layer < c.layers.size(); ++layer)
+    EXPECT_TRUE(close_to(c.outputs(layer), c.answer(layer)));
+  EXPECT_TRUE(c.gaps_untouched());
+}
+
+TEST_P(SamePointers, AnEagerStepAllocatesNothing) {
+  const HostileCase c(small_model());
+  const Engine engine(c.shape(), {sizeof(steady_options), backend(), 0, 3, 1});
+  const Caller caller(engine);
+  const AllocationScope scope;
+  for (int repeat = 0; repeat < 10; ++repeat) {
+    caller.run(c);
+    caller.report();
+  }
+  expect_nothing_moved(scope);
+}
+
+TEST_P(SamePointers, AGraphKeepsThePointersAndNotTheStructs) {
+  HostileCase c(small_model());
+  const Engine engine(c.shape(), backend());
+  const Caller caller(engine);
+  const steady_step step = c.step;
+  const std::vector<steady_layer> layers = c.layers;
+  const Graph graph = caller.capture(c);
+  std::memset(&c.step, 0xA5, sizeof(c.step));
+  std::memset(c.layers.data(), 0xA5, c.layers.size() * sizeof(steady_layer));
+  caller.replay(graph);
+  c.step = step;
+  c.layers = layers;
+  for (size_t layer = 0; layer < c.layers.size(); ++layer)
+    EXPECT_TRUE(close_to(c.outputs(layer), c.answer(layer)));
+}
+
+TEST_P(SamePointers, NoCallChangesItsInputs) {
+  const HostileCase c(small_model());
+  const HostileCase same(small_model());
+  run_alone(c, backend());
+  for (size_t layer = 0; layer < c.layers.size(); ++layer) {
+    const Answer after = c.answer(layer);
+    const Answer before = same.answer(layer);
+    EXPECT_EQ(std::memcmp(after.out.data(), before.out.data(), sizeof(double) * after.out.size()),
+              0);
+  }
+}
+
+}  // namespace
+}  // namespace steady::test
