@@ -97,6 +97,7 @@ class Replay {
     result_.layer_us = result_.step_us / settings_.layers;
     result_.cache_gb_per_s = median(gb_per_s_);
     result_.roof_percent = median(roof_percent_);
+    result_.finished = true;
   }
 
  private:

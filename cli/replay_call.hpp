@@ -33,6 +33,7 @@ struct ReplayResult {
   std::string refusal;                ///< why nothing ran, or empty
   std::vector<std::string> failures;  ///< one sentence for each check that failed
   steady_shape shape = {};
+  bool finished = false;  ///< the rest means something
 
   double step_us = 0, layer_us = 0;  ///< medians of the replays
   double cache_gb_per_s = 0;         ///< median; unique cache bytes of each layer
@@ -43,7 +44,7 @@ struct ReplayResult {
   bool replay_equals_eager = true;
   FaultTally negative_length, long_length, stray_slot;
 
-  bool passed() const { return refusal.empty() && failures.empty(); }
+  bool passed() const { return finished && failures.empty(); }
 };
 
 /// `on_step` hears the number of each step before it runs. Throws steady::Error where the library

@@ -29,6 +29,7 @@ std::string base_name(const std::string& path) { return path.substr(path.rfind('
 
 std::vector<std::string> cells(const ReplayResult& result) {
   if (!result.refusal.empty()) return {base_name(result.file), "refused"};
+  if (!result.finished) return {base_name(result.file), shape_text(result.shape), "FAILED"};
   const auto& [allocations, frees] = result.allocations;
   return {base_name(result.file),
           shape_text(result.shape),
@@ -100,6 +101,8 @@ Json result_json(const ReplayResult& result, bool checked) {
                    {"heads", shape.heads},
                    {"window_tokens", shape.window.max_tokens},
                    {"compressed_tokens", shape.compressed[0].max_tokens}};
+  json["failures"] = result.failures;
+  if (!result.finished) return json;
   json["step_us"] = result.step_us;
   json["layer_us"] = result.layer_us;
   json["cache_gb_per_s"] = result.cache_gb_per_s;
@@ -115,7 +118,6 @@ Json result_json(const ReplayResult& result, bool checked) {
                       {"long_length", fault_json(result.long_length)},
                       {"stray_slot", fault_json(result.stray_slot)}};
   }
-  json["failures"] = result.failures;
   return json;
 }
 
@@ -138,7 +140,7 @@ void print_replay_table(const std::vector<ReplayResult>& results, const ReplaySe
       "%d threads\n",
       settings.layers, settings.steps, roof.fma_gflop_per_s, roof.copy_gb_per_s, roof.threads);
   for (const ReplayResult& result : results) {
-    if (settings.checked && result.refusal.empty()) print_faults(result);
+    if (settings.checked && result.finished) print_faults(result);
     print_failures(result);
   }
 }
