@@ -26,26 +26,32 @@
 /* STEADY_CACHE_BF16: 512 bf16 values a token, one token after the other. */
 #define STEADY_BF16_TOKEN_BYTES 1024
 
+#if defined(__CUDACC__) || defined(__HIPCC__)
+#define STEADY_FORMAT_FUNCTION __host__ __device__ static inline
+#else
+#define STEADY_FORMAT_FUNCTION static inline
+#endif
+
 typedef enum steady_cache_format {
   STEADY_CACHE_FP8 = 0,
   STEADY_CACHE_BF16 = 1
 } steady_cache_format;
 
 /* Fewest bytes from one page to the next. FlashMLA and vLLM round it up to a multiple of 576. */
-static inline int64_t steady_page_bytes(steady_cache_format format, int32_t page_tokens) {
+STEADY_FORMAT_FUNCTION int64_t steady_page_bytes(steady_cache_format format, int32_t page_tokens) {
   return (int64_t)page_tokens *
          (format == STEADY_CACHE_FP8 ? STEADY_FP8_TOKEN_BYTES : STEADY_BF16_TOKEN_BYTES);
 }
 
 /* Where token `token` (0 … page_tokens - 1) of a page keeps its data, in bytes from the page's
  * begin. */
-static inline int64_t steady_data_offset(steady_cache_format format, int32_t token) {
+STEADY_FORMAT_FUNCTION int64_t steady_data_offset(steady_cache_format format, int32_t token) {
   return (int64_t)token *
          (format == STEADY_CACHE_FP8 ? STEADY_FP8_DATA_BYTES : STEADY_BF16_TOKEN_BYTES);
 }
 
 /* Where token `token` of an FP8 page keeps its scales, in bytes from the page's begin. */
-static inline int64_t steady_fp8_scales_offset(int32_t page_tokens, int32_t token) {
+STEADY_FORMAT_FUNCTION int64_t steady_fp8_scales_offset(int32_t page_tokens, int32_t token) {
   return (int64_t)page_tokens * STEADY_FP8_DATA_BYTES + (int64_t)token * STEADY_FP8_SCALE_BYTES;
 }
 

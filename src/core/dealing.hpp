@@ -1,13 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
-// The rules of plan, for host and device: where a part's share ends, and which rows may be split.
+// The rules of plan, for host and device: what a length means, where a part's share ends, and which
+// rows may be split.
 #pragma once
 
 #include <cstdint>
 
+#include "core/shape.hpp"
 #include "core/work.hpp"
 #include "numeric/host_device.hpp"
 
 namespace steady {
+
+/// A row's length in one scope, as the step has it.
+struct GivenLength {
+  int32_t width;
+  FaultSeen seen;  ///< its place and value; count 0 where another row of this plan or kind tells it
+
+  STEADY_HOST_DEVICE int32_t clamped() const {
+    return seen.value < 0 ? 0 : seen.value > width ? width : seen.value;
+  }
+};
+
+STEADY_HOST_DEVICE inline GivenLength read_length(const Shape& shape, const Step& step, int kind,
+                                                  int scope, int row) {
+  const int32_t width = shape.scope(kind, scope).max_tokens;
+  const steady_lengths& lengths = step.scope(kind, scope);
+  if (width == 0 || lengths.values == nullptr) return {width, {0, 0, 0, 0, 0, 0, 0, width}};
+  const bool per_query = lengths.per_query != 0;
+  const int request = row / shape.queries, query = row % shape.queries;
+  // A request's length serves all its queries, the window's all kinds; each value counts once.
+  const bool tells = (per_query || query == 0) && (scope == 1 || kind == 0);
+  return {width,
+          {tells ? 1 : 0, -1, scope == 0 ? -1 : kind, scope, request, per_query ? query : -1, -1,
+           lengths.values[per_query ? row : request]}};
+}
 
 /// What a row costs beside its tokens (queries converted, answer written), in tokens.
 inline constexpr int64_t kRowCost = 16;

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/status.hpp"
+#include "numeric/host_device.hpp"
 #include "steady/steady.h"
 
 namespace steady {
@@ -20,7 +21,7 @@ struct Shape {
   steady_pool_shape window, compressed[STEADY_MAX_KINDS];
 
   int max_rows() const { return max_batch * queries; }
-  const steady_pool_shape& scope(int kind, int scope_idx) const {
+  STEADY_HOST_DEVICE const steady_pool_shape& scope(int kind, int scope_idx) const {
     return scope_idx == 0 ? window : compressed[kind];
   }
 };
@@ -37,7 +38,7 @@ struct Step {
   int batch;
   steady_lengths window, compressed[STEADY_MAX_KINDS];
 
-  const steady_lengths& scope(int kind, int scope_idx) const {
+  STEADY_HOST_DEVICE const steady_lengths& scope(int kind, int scope_idx) const {
     return scope_idx == 0 ? window : compressed[kind];
   }
 };

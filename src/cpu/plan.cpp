@@ -3,32 +3,15 @@
 // that each part gets about the same number of tokens.
 #include "cpu/plan.hpp"
 
-#include <algorithm>
-
 #include "core/dealing.hpp"
 #include "cpu/faults.hpp"
 
 namespace steady::cpu {
 namespace {
 
-int32_t clamped_length(const Shape& shape, const Step& step, int kind, int scope, int row,
-                       FaultLog* faults) {
-  const int32_t width = shape.scope(kind, scope).max_tokens;
-  const steady_lengths& lengths = step.scope(kind, scope);
-  if (width == 0 || lengths.values == nullptr) return width;
-  const bool per_query = lengths.per_query != 0;
-  const int request = row / shape.queries, query = row % shape.queries;
-  const int32_t length = lengths.values[per_query ? row : request];
-  // Each value counts once: not again for a request's other queries, nor the window's for other
-  // kinds.
-  const bool seen_before = (!per_query && query > 0) || (scope == 0 && kind > 0);
-  if (faults != nullptr && !seen_before) {
-    const FaultSeen seen = {
-        1, -1, scope == 0 ? -1 : kind, scope, request, per_query ? query : -1, -1, length};
-    if (length < 0) add(seen, &faults->negative_length);
-    if (length > width) add(seen, &faults->long_length);
-  }
-  return std::clamp(length, 0, width);
+void log_bad(const GivenLength& length, FaultLog* faults) {
+  if (length.seen.value < 0) add(length.seen, &faults->negative_length);
+  if (length.seen.value > length.width) add(length.seen, &faults->long_length);
 }
 
 }  // namespace
@@ -42,7 +25,9 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
   for (int row = 0; row < rows; ++row) {
     RowPlan& plan = tables.rows[row];
     for (int scope = 0; scope < kScopes; ++scope) {
-      plan.tokens[scope] = clamped_length(shape, step, kind, scope, row, faults);
+      const GivenLength length = read_length(shape, step, kind, scope, row);
+      plan.tokens[scope] = length.clamped();
+      if (faults != nullptr) log_bad(length, faults);
     }
     plan.first_slot = RowPlan::kWhole;
     total += row_cost(plan);
