@@ -21,6 +21,9 @@ constexpr Verb kVerbs[] = {
      add_replay},
     {"info", "Show the backends, best first, and what this machine can do at most", add_info},
     {"inspect", "Show what a recorded call holds", add_inspect},
+#ifdef STEADY_HAS_BENCH
+    {"bench", "Measure this machine's speed beside two BLAS baselines", add_bench},
+#endif
 };
 
 constexpr const char* kFooter =

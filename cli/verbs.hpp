@@ -16,5 +16,6 @@ using RunVerb = std::function<int()>;
 RunVerb add_replay(CLI::App& verb);
 RunVerb add_info(CLI::App& verb);
 RunVerb add_inspect(CLI::App& verb);
+RunVerb add_bench(CLI::App& verb);
 
 }  // namespace steady::cli

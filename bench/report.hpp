@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// Results of cases in, a table or JSON lines on standard output out.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bench/contest.hpp"
+#include "bench/inputs.hpp"
+#include "support/roof.hpp"
+
+namespace steady::bench {
+
+/// What runs where, in all cases alike.
+struct Setting {
+  steady_backend_info backend;
+  int threads;
+  support::Roof roof;
+};
+
+struct Result {
+  Case sizes;
+  double unique_bytes;
+  double oracle_error;  ///< ‖a−b‖/‖b‖ of the first request
+  Timing steady;
+  std::optional<double> gather_error;  ///< of steady's answer against the gathering baseline's
+  std::optional<Timing> gather, sgemm;
+};
+
+std::string case_text(const Case& sizes);
+
+void print_json_line(const Setting& setting, const Result& result);
+void print_table(const Setting& setting, const std::vector<Result>& results);
+
+}  // namespace steady::bench

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `steady bench` on a few small cases and checks what it prints, not how fast it is.
+Usage: smoke_test.py STEADY"""
+
+import json
+import math
+import subprocess
+import sys
+
+SIZES = ("batch", "queries", "heads", "window_tokens", "compressed_tokens", "threads")
+SPEEDS = ("steady_us", "steady_us_p10", "steady_us_p90", "gflop_per_s", "cache_gb_per_s")
+ROOFS = ("roof_gflop_per_s", "roof_gb_per_s", "roof_percent")
+BASELINES = ("gather_us", "times_gather", "sgemm_us", "times_sgemm")
+
+QUICK = ["--heads", "8", "--batch", "1", "--repetitions", "1", "--min-time", "0.01"]
+
+
+def bench(steady, *arguments):
+    command = [steady, "bench", *QUICK, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_json_has_a_line_for_each_case(steady):
+    cases = [json.loads(line) for line in bench(steady, "--json").splitlines()]
+    assert [[case[name] for name in SIZES[:5]] for case in cases] == [
+        [1, 1, 8, 128, 512],
+        [1, 1, 8, 128, 1024],
+    ]
+    for case in cases:
+        baselines = BASELINES if "blas" in case else ()
+        for name in (*SIZES, *SPEEDS, *ROOFS, *baselines):
+            assert math.isfinite(case[name]) and case[name] > 0, name
+        assert case["steady_us_p10"] <= case["steady_us"] <= case["steady_us_p90"]
+        assert case["oracle_error"] < 2.5e-3
+        assert case["backend"] and case["detail"] and case["version"]
+
+
+def test_table_has_a_row_for_each_case(steady):
+    lines = bench(steady, "--compressed", "0,70", "--window", "33", "--queries", "2").splitlines()
+    assert [line.split("  ")[0] for line in lines[1:3]] == ["1×2×8, 33+0", "1×2×8, 33+70"]
+
+
+def test_oracle_can_be_measured(steady):
+    arguments = ["--backend", "oracle", "--window", "1", "--compressed", "0", "--json"]
+    assert json.loads(bench(steady, *arguments))["backend"] == "oracle"
+
+
+def test_wrong_usage_is_said(steady):
+    for arguments in (["--heads", "129"], ["--batch", "0"], ["--window", "0"], ["--backend", "x"]):
+        done = subprocess.run([steady, "bench", *arguments], capture_output=True, text=True)
+        assert done.returncode == 2 and arguments[0] in done.stderr, done
+
+
+if __name__ == "__main__":
+    for name, test in list(globals().items()):
+        if name.startswith("test_"):
+            test(sys.argv[1])
+            print(name, "passed")

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// The verb `bench`: its options in, the measurement's exit code out.
+#include "cli/bench.hpp"
+
+#include <memory>
+
+#include "cli/verbs.hpp"
+#include "steady/steady.hpp"
+
+namespace steady::cli {
+namespace {
+
+constexpr const char* kFooter =
+    "A case is one layer's step, captured once and replayed, over inputs that take turns and do\n"
+    "not fit the caches together. It is measured interleaved with two baselines:\n"
+    "  gather  gathers a row's tokens, de-quantises them to fp32 and calls sgemm twice\n"
+    "  sgemm   calls sgemm twice, on the same sizes, and does nothing else\n"
+    "Before that, the answers are compared with the oracle's and the gathering baseline's.\n"
+    "Examples:\n"
+    "  steady bench\n"
+    "  steady bench --heads 64,128 --batch 32 --compressed 512\n"
+    "  steady bench --threads 1 --json\n"
+    "Exit codes: 0 all right, 1 answers disagree, 2 wrong usage.\n";
+
+std::vector<std::string> backend_names() {
+  std::vector<std::string> names = {"auto"};
+  for (const auto& backend : describe_backends()) names.emplace_back(backend.name);
+  return names;
+}
+
+void add_list(CLI::App& verb, const std::string& name, std::vector<int>& values, CLI::Range range,
+              const std::string& text) {
+  verb.add_option(name, values, text)->delimiter(',')->check(range)->capture_default_str();
+}
+
+}  // namespace
+
+RunVerb add_bench(CLI::App& verb) {
+  const auto settings = std::make_shared<BenchSettings>();
+  verb.add_option("--backend", settings->backend, "What computes")
+      ->check(CLI::IsMember(backend_names()))
+      ->capture_default_str();
+  add_list(verb, "--heads", settings->heads, CLI::Range(1, int{STEADY_MAX_HEADS}),
+           "Heads of each case");
+  add_list(verb, "--batch", settings->batches, CLI::Range(1, int{STEADY_MAX_BATCH}),
+           "Requests of each case");
+  verb.add_option("--window", settings->window, "Tokens of the window")
+      ->check(CLI::Range(1, int{STEADY_MAX_TOKENS}))
+      ->capture_default_str();
+  add_list(verb, "--compressed", settings->compressed, CLI::Range(0, int{STEADY_MAX_TOKENS}),
+           "Compressed tokens of each case, 0: window only");
+  verb.add_option("--queries", settings->queries, "Query tokens of a request")
+      ->check(CLI::Range(1, int{STEADY_MAX_QUERIES}))
+      ->capture_default_str();
+  verb.add_option("--threads", settings->threads, "Threads, 0: one for each core")
+      ->check(CLI::Range(0, 4096))
+      ->capture_default_str();
+  verb.add_option("--repetitions", settings->repetitions, "Turns that each contestant gets")
+      ->check(CLI::Range(1, 10'000))
+      ->capture_default_str();
+  verb.add_option("--min-time", settings->min_seconds, "Seconds of a turn, at least")
+      ->check(CLI::Range(1e-3, 1e3))
+      ->capture_default_str();
+  verb.add_flag("--json", settings->json, "Print one JSON object a line and case");
+  verb.footer(kFooter);
+  return [settings] { return run_bench(*settings); };
+}
+
+}  // namespace steady::cli

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+// What to measure in, a table or JSON lines on standard output out. bench/ does the work.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace steady::cli {
+
+struct BenchSettings {
+  std::string backend = "auto";
+  std::vector<int> heads = {8, 16, 64, 128}, batches = {1, 8, 32}, compressed = {512, 1024};
+  int window = 128;
+  int queries = 1;
+  int threads = 0;  ///< 0: one for each core
+  int repetitions = 9;
+  double min_seconds = 0.05;  ///< of a repetition
+  bool json = false;
+};
+
+/// Measures every combination. Returns the exit code.
+int run_bench(const BenchSettings&);
+
+}  // namespace steady::cli
