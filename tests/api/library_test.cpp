@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the library says about itself: version, statuses, backends, the choice among them, and the
+// last error.
+#include <cstdlib>
+#include <cstring>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "tests/api/failure.hpp"
+#include "tests/support/engine.hpp"
+
+namespace steady::test {
+namespace {
+
+steady_shape any_shape() { return HostileCase(CaseSpec{}).shape(); }
+
+// Sets STEADY_BACKEND for as long as it lives; NULL unsets it.
+class BackendVariable {
+ public:
+  explicit BackendVariable(const char* value) {
+    if (const char* before = std::getenv("STEADY_BACKEND")) before_ = before;
+    set(value);
+  }
+  ~BackendVariable() { set(before_.empty() ? nullptr : before_.c_str()); }
+  BackendVariable(const BackendVariable&) = delete;
+  BackendVariable& operator=(const BackendVariable&) = delete;
+
+ private:
+  static void set(const char* value) {
+    if (value == nullptr)
+      unsetenv("STEADY_BACKEND");
+    else
+      setenv("STEADY_BACKEND", value, 1);
+  }
+  std::string before_;
+};
+
+steady_backend_info describe_backend(int32_t index) {
+  steady_backend_info info = {};
+  info.struct_size = sizeof(info);
+  EXPECT_TRUE(ok(steady_describe_backend(index, &info)));
+  return info;
+}
+
+steady_backend chosen_backend() {
+  const Engine engine(any_shape(), STEADY_AUTO);
+  return steady_engine_backend(engine.get());
+}
+
+TEST(Library, HasAVersion) {
+  int major = 0, minor = 0, patch = 0;
+  EXPECT_EQ(std::sscanf(steady_version(), "%d.%d.%d", &major, &minor, &patch), 3);
+}
+
+TEST(Library, NamesEveryStatusAsTheHeaderDoes) {
+  const char* const names[] = {"STEADY_OK",          "STEADY_INVALID_ARGUMENT",
+                               "STEADY_UNSUPPORTED", "STEADY_OUT_OF_MEMORY",
+                               "STEADY_NOT_PLANNED", "STEADY_INTERNAL"};
+  for (int status = 0; status < 6; ++status)
+    EXPECT_STREQ(steady_status_name(static_cast<steady_status>(status)), names[status]);
+  EXPECT_NE(steady_status_name(static_cast<steady_status>(7)), nullptr);
+}
+
+TEST(Library, LeavesALastErrorToEachThreadAndForItsFailuresAlone) {
+  const steady_shape shape = any_shape();
+  steady_engine* engine = nullptr;
+  EXPECT_TRUE(invalid(steady_engine_create(nullptr, nullptr, &engine), {"shape"}));
+  const std::string text = steady_last_error();
+  ASSERT_TRUE(ok(steady_engine_create(&shape, nullptr, &engine)));
+  steady_engine_destroy(engine);
+  EXPECT_EQ(steady_last_error(), text) << "a success has changed the text of the last failure";
+  std::thread([] { EXPECT_STREQ(steady_last_error(), ""); }).join();
+}
+
+TEST(Library, ListsItsBackendsAndChoosesTheBest) {
+  const BackendVariable unset(nullptr);
+  std::set<steady_backend> backends;
+  int32_t count = 0;
+  int chosen = 0;
+  steady_backend_info info = {};
+  info.struct_size = sizeof(info);
+  for (; steady_describe_backend(count, &info) == STEADY_OK; ++count) {
+    backends.insert(info.backend);
+    EXPECT_NE(info.name[0], '\0');
+    EXPECT_NE(info.detail[0], '\0');
+    if (info.chosen != 0) {
+      ++chosen;
+      EXPECT_NE(info.usable, 0);
+      EXPECT_EQ(info.backend, chosen_backend());
+    } else if (info.usable != 0) {
+      EXPECT_EQ(chosen, 1) << "a usable backend stands before the chosen one";
+    }
+  }
+  EXPECT_EQ(chosen, 1);
+  EXPECT_EQ(backends, (std::set<steady_backend>{STEADY_CPU, STEADY_ORACLE}));
+  EXPECT_EQ(describe_backend(count - 1).backend, STEADY_ORACLE);
+  EXPECT_TRUE(invalid(steady_describe_backend(count, &info), {"index", std::to_string(count - 1)}));
+  EXPECT_TRUE(invalid(steady_describe_backend(-1, &info), {"index", "0"}));
+  EXPECT_TRUE(invalid(steady_describe_backend(0, nullptr), {"steady_backend_info", "NULL"}));
+  info.struct_size = 3;
+  EXPECT_TRUE(invalid(steady_describe_backend(0, &info), {"struct_size"}));
+}
+
+TEST(Library, RunsTheBackendThatIsAskedFor) {
+  const BackendVariable ignored("oracle");
+  for (const steady_backend backend : {STEADY_CPU, STEADY_ORACLE}) {
+    const Engine engine(any_shape(), backend);
+    EXPECT_EQ(steady_engine_backend(engine.get()), backend);
+  }
+}
+
+TEST(Library, RunsTheBackendThatTheEnvironmentNames) {
+  for (int32_t index = 0; index < 2; ++index) {
+    const BackendVariable forced(describe_backend(index).name);
+    EXPECT_EQ(chosen_backend(), describe_backend(index).backend);
+    EXPECT_NE(describe_backend(index).chosen, 0);
+    EXPECT_EQ(describe_backend(1 - index).chosen, 0);
+  }
+}
+
+TEST(Library, RefusesAnEnvironmentThatNamesNoBackend) {
+  const BackendVariable forced("abacus");
+  const steady_shape shape = any_shape();
+  steady_engine* engine = nullptr;
+  EXPECT_TRUE(invalid(steady_engine_create(&shape, nullptr, &engine),
+                      {"STEADY_BACKEND", "abacus", "cpu", "oracle"}));
+}
+
+TEST(Library, TakesNullWhereNothingIsToBeDestroyed) {
+  steady_engine_destroy(nullptr);
+  steady_graph_destroy(nullptr);
+  const Engine engine(any_shape(), STEADY_AUTO);
+  steady_stream_destroy(engine.get(), nullptr);
+  steady_device_free(engine.get(), nullptr);
+}
+
+}  // namespace
+}  // namespace steady::test
