@@ -7,8 +7,11 @@
 #include <cstddef>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#include <sanitizer/allocator_interface.h>
 #define STEADY_SANITIZER_ALLOCATES 1
+// Part of every sanitizer with an allocator, though not every compiler ships a header for it.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(
+    void (*on_malloc)(const volatile void* memory, size_t bytes),
+    void (*on_free)(const volatile void* memory));
 #else
 #define STEADY_SANITIZER_ALLOCATES 0
 #endif

@@ -14,8 +14,8 @@ struct AllocationCount {
   int64_t frees = 0;  ///< of more than a null pointer
 };
 
-/// Since the process began. Under a sanitizer, which owns the allocator, since the first call of
-/// this function.
+/// Since the process began. A sanitizer owns the allocator: there the count begins with the first
+/// call of this function, and the thread sanitizer leaves aligned allocations out (not their frees).
 AllocationCount count_allocations();
 
 /// What happened since its own construction.
