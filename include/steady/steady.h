@@ -180,7 +180,8 @@ STEADY_API steady_status steady_graph_replay(const steady_graph*, steady_stream)
 STEADY_API void steady_graph_destroy(steady_graph*);
 
 /* What a checked engine met since the last steady_plan in this workspace: how often, and where
- * first (in the order of layers, rows, positions). -1 where a field has no meaning. */
+ * first (in the order of layers, rows, positions). -1 where a field has no meaning, and in all
+ * where count is 0. */
 typedef struct steady_fault {
   int64_t count;
   int32_t layer; /* of a slot: how many decode calls came before this one since the plan */

@@ -8,7 +8,7 @@
 #include <new>
 #include <thread>
 
-#include "cpu/faults.hpp"
+#include "core/faults.hpp"
 #include "cpu/graph.hpp"
 
 namespace steady::cpu {
@@ -34,11 +34,6 @@ uint64_t unique_seal() {
   return 0x5354454144590000u + (engines.fetch_add(1) << 20);
 }
 
-steady_fault public_fault(const FaultSeen& seen) {
-  return {seen.count,   seen.layer, seen.kind,     seen.scope,
-          seen.request, seen.query, seen.position, seen.value};
-}
-
 }  // namespace
 
 CpuEngine::CpuEngine(const Shape& shape, const Options& options, const Kernels& kernels)
@@ -58,9 +53,7 @@ Status CpuEngine::read_report(void* workspace, steady_stream stream, steady_repo
   FaultLog all = {};
   const FaultLog* logs = memory_.faults(workspace);
   std::for_each_n(logs, 1 + limits_.parts, [&](const FaultLog& log) { add(log, &all); });
-  out->negative_length = public_fault(all.negative_length);
-  out->long_length = public_fault(all.long_length);
-  out->stray_slot = public_fault(all.stray_slot);
+  write_report(all, out);
   return {};
 }
 

@@ -4,7 +4,7 @@
 #include "cpu/plan.hpp"
 
 #include "core/dealing.hpp"
-#include "cpu/faults.hpp"
+#include "core/faults.hpp"
 
 namespace steady::cpu {
 namespace {

@@ -3,9 +3,9 @@
 // skipped.
 #pragma once
 
+#include "core/faults.hpp"
 #include "core/shape.hpp"
 #include "core/work.hpp"
-#include "cpu/faults.hpp"
 
 namespace steady::cpu {
 

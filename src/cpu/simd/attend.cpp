@@ -193,7 +193,10 @@ HWY_INLINE float soften(float* HWY_RESTRICT scores, int tokens, float scale, Sof
   const FloatVec all_max = hn::Set(kFloats, max);
   FloatVec sum = hn::Zero(kFloats);
   for (int t = 0; t < padded; t += kLanes) {
-    const FloatVec weight = hn::Exp(kFloats, hn::Sub(hn::Load(kFloats, scores + t), all_max));
+    const FloatVec exponent = hn::Sub(hn::Load(kFloats, scores + t), all_max);
+    // Highway's Exp makes 0 of a NaN, which would hide it.
+    const FloatVec weight =
+        hn::IfThenElse(hn::IsNaN(exponent), exponent, hn::Exp(kFloats, exponent));
     hn::Store(weight, kFloats, scores + t);
     sum = hn::Add(sum, weight);
   }
