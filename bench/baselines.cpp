@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "bench/plain_loops.hpp"
+#include "bench/loops.hpp"
 
 namespace steady::bench {
 namespace {
@@ -28,10 +28,10 @@ class OpenBlasBaselines : public Baselines {
       : shape_(shape),
         rows_(shape.max_batch * shape.queries),
         tokens_(shape.window.max_tokens + shape.compressed[0].max_tokens),
+        threads_(threads),
         workers_(rows_ < threads ? 1 : threads),
         pool_(pthreadpool_create(workers_)),
         buffers_(workers_) {
-    openblas_set_num_threads(workers_ == 1 ? threads : 1);
     for (Buffers& buffers : buffers_) {
       buffers.q.resize(size_t{1} * shape.heads * STEADY_HEAD_DIM);
       buffers.keys.resize(size_t{1} * tokens_ * STEADY_HEAD_DIM);
@@ -40,12 +40,17 @@ class OpenBlasBaselines : public Baselines {
     }
   }
 
-  void attend(const steady_layer& layer) override {
-    for_each_row([&](int row, Buffers& buffers) { attend_row(layer, row, buffers); });
+  void gather(const steady_layer& layer) override {
+    openblas_set_num_threads(threads_);
+    for (int row = 0; row < rows_; ++row) attend_row(plain_, layer, row, buffers_[0]);
+  }
+
+  void gather_tuned(const steady_layer& layer) override {
+    spread_rows([&](int row, Buffers& buffers) { attend_row(tuned_, layer, row, buffers); });
   }
 
   void multiply() override {
-    for_each_row([&](int, Buffers& buffers) {
+    spread_rows([&](int, Buffers& buffers) {
       multiply_keys(buffers);
       multiply_values(buffers);
     });
@@ -53,7 +58,8 @@ class OpenBlasBaselines : public Baselines {
 
  private:
   template <class Work>
-  void for_each_row(const Work& work) {
+  void spread_rows(const Work& work) {
+    openblas_set_num_threads(threads_ / workers_);
     struct Call {
       OpenBlasBaselines* self;
       const Work& work;
@@ -66,28 +72,28 @@ class OpenBlasBaselines : public Baselines {
     pthreadpool_parallelize_1d(pool_.get(), run_share, &call, workers_, 0);
   }
 
-  void attend_row(const steady_layer& layer, int row, Buffers& buffers) const {
-    const size_t first = size_t{1} * row * buffers.q.size();
-    widen_bf16(layer.q + first, static_cast<int>(buffers.q.size()), buffers.q.data());
-    float* keys = gather(layer.window, shape_.window, row, buffers.keys.data());
-    gather(layer.compressed, shape_.compressed[0], row, keys);
+  void attend_row(const Loops& loops, const steady_layer& layer, int row, Buffers& buffers) const {
+    const auto values = static_cast<int>(buffers.q.size());
+    loops.widen_bf16(layer.q + int64_t{1} * row * values, values, buffers.q.data());
+    float* keys = copy_tokens(loops, layer.window, shape_.window, row, buffers.keys.data());
+    copy_tokens(loops, layer.compressed, shape_.compressed[0], row, keys);
     multiply_keys(buffers);
     for (int head = 0; head < shape_.heads; ++head)
-      soften(&buffers.weights[size_t{1} * head * tokens_], tokens_, layer.sink[head]);
+      loops.soften(&buffers.weights[size_t{1} * head * tokens_], tokens_, layer.sink[head]);
     multiply_values(buffers);
-    narrow_to_bf16(buffers.out.data(), static_cast<int>(buffers.out.size()), layer.out + first);
+    loops.narrow_to_bf16(buffers.out.data(), values, layer.out + int64_t{1} * row * values);
   }
 
   /// Returns the end of what it has written.
-  static float* gather(const steady_pool& pool, const steady_pool_shape& shape, int row,
-                       float* keys) {
+  static float* copy_tokens(const Loops& loops, const steady_pool& pool,
+                            const steady_pool_shape& shape, int row, float* keys) {
     const int32_t* slots = pool.slots + int64_t{1} * row * shape.max_tokens;
     for (int i = 0; i < shape.max_tokens; ++i, keys += STEADY_HEAD_DIM) {
       const auto* page = static_cast<const uint8_t*>(pool.pages) +
                          slots[i] / shape.page_tokens * pool.page_stride_bytes;
       const int32_t token = slots[i] % shape.page_tokens;
-      dequantise(page + steady_data_offset(shape.format, token),
-                 page + steady_fp8_scales_offset(shape.page_tokens, token), keys);
+      loops.dequantise(page + steady_data_offset(shape.format, token),
+                       page + steady_fp8_scales_offset(shape.page_tokens, token), keys);
     }
     return keys;
   }
@@ -105,9 +111,10 @@ class OpenBlasBaselines : public Baselines {
   }
 
   steady_shape shape_;
-  int rows_, tokens_, workers_;
+  int rows_, tokens_, threads_, workers_;
   std::unique_ptr<pthreadpool, DestroyPool> pool_;
   std::vector<Buffers> buffers_;
+  const Loops plain_ = plain_loops(), tuned_ = tuned_loops();
 };
 
 }  // namespace

@@ -9,16 +9,18 @@
 
 namespace steady::bench {
 
-/// Two products by BLAS for each row. Rows are spread over the threads; where there are fewer rows
-/// than threads, BLAS has all threads for one row after the other.
+/// A row's tokens are gathered and de-quantised to fp32, and BLAS does the two products of the row.
 class Baselines {
  public:
   virtual ~Baselines() = default;
 
-  /// Gathers and de-quantises a row's tokens, multiplies, softens, multiplies, writes layer.out.
-  /// Takes full lengths and no stray slots.
-  virtual void attend(const steady_layer& layer) = 0;
-  /// The same products of what attend() left behind, and nothing else.
+  /// The obvious way: row after row, plain loops, the products on all threads. Writes layer.out.
+  /// Takes full lengths and no stray slots, as do the others.
+  virtual void gather(const steady_layer& layer) = 0;
+  /// The same with vectorised loops, the rows spread over the threads. Where there are fewer rows
+  /// than threads, the products are on all threads.
+  virtual void gather_tuned(const steady_layer& layer) = 0;
+  /// The products of what gather_tuned() left behind, dealt in the same way, and nothing else.
   virtual void multiply() = 0;
 };
 

@@ -80,9 +80,10 @@ std::vector<Timing> run_contest(const std::vector<Contestant>& contestants, int 
   benchmark::ClearRegisteredBenchmarks();
 
   std::vector<Timing> timings;
-  for (Record& record : records) {
-    timings.push_back({percentile_us(record.seconds, 0.5), percentile_us(record.seconds, 0.1),
-                       percentile_us(record.seconds, 0.9)});
+  for (size_t i = 0; i < contestants.size(); ++i) {
+    std::vector<double>& seconds = records[i].seconds;
+    timings.push_back({contestants[i].name, percentile_us(seconds, 0.5),
+                       percentile_us(seconds, 0.1), percentile_us(seconds, 0.9)});
   }
   return timings;
 }

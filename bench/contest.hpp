@@ -13,8 +13,9 @@ struct Contestant {
   std::function<void(int set)> step;
 };
 
-/// Of all steps of all turns.
+/// Of all steps of all turns of a contestant.
 struct Timing {
+  std::string name;
   double median_us, p10_us, p90_us;
 };
 

@@ -33,10 +33,9 @@ std::vector<std::string> cells(const Result& result, const support::Roof& roof) 
                                   format("%.1f", speed.gflop_per_s),
                                   format("%.2f", speed.cache_gb_per_s),
                                   format("%.0f", speed.roof_percent)};
-  for (const auto& baseline : {result.gather, result.sgemm}) {
-    if (!baseline) continue;
-    row.push_back(format("%.0f", baseline->median_us));
-    row.push_back(format("%.2f", baseline->median_us / time.median_us));
+  for (const Timing& baseline : result.baselines) {
+    row.push_back(format("%.0f", baseline.median_us));
+    row.push_back(format("%.2f", baseline.median_us / time.median_us));
   }
   return row;
 }
@@ -63,31 +62,33 @@ void print_json_line(const Setting& setting, const Result& result) {
                                  {"window_tokens", sizes.window},
                                  {"compressed_tokens", sizes.compressed},
                                  {"oracle_error", result.oracle_error}};
-  const auto add_timing = [&line](const std::string& name, const Timing& timing) {
-    line[name + "_us"] = timing.median_us;
-    line[name + "_us_p10"] = timing.p10_us;
-    line[name + "_us_p90"] = timing.p90_us;
+  const auto add_timing = [&line](const Timing& timing) {
+    line[timing.name + "_us"] = timing.median_us;
+    line[timing.name + "_us_p10"] = timing.p10_us;
+    line[timing.name + "_us_p90"] = timing.p90_us;
   };
-  add_timing("steady", result.steady);
+  add_timing(result.steady);
   line["gflop_per_s"] = speed.gflop_per_s;
   line["cache_gb_per_s"] = speed.cache_gb_per_s;
   line["roof_percent"] = speed.roof_percent;
-  if (result.gather) {
-    line["blas"] = describe_baselines();
-    line["gather_error"] = *result.gather_error;
-    add_timing("gather", *result.gather);
-    line["times_gather"] = result.gather->median_us / result.steady.median_us;
-    add_timing("sgemm", *result.sgemm);
-    line["times_sgemm"] = result.sgemm->median_us / result.steady.median_us;
+  line["baselines"] = describe_baselines();
+  line["baseline_error"] = result.baseline_error;
+  for (const Timing& baseline : result.baselines) {
+    add_timing(baseline);
+    line["times_" + baseline.name] = baseline.median_us / result.steady.median_us;
   }
   std::cout << line.dump() << std::endl;
 }
 
 void print_table(const Setting& setting, const std::vector<Result>& results) {
+  std::string sides = "lrrrrr";
   std::vector<std::string> heads = {
       "batch×queries×heads, tokens", "µs", "10–90%", "GFLOP/s", "GB/s", "% roof"};
-  if (results[0].gather) heads.insert(heads.end(), {"gather µs", "×", "sgemm µs", "×"});
-  support::TextTable table("lrrrrrrrrr", heads);
+  for (const Timing& baseline : results[0].baselines) {
+    sides += "rr";
+    heads.insert(heads.end(), {baseline.name + " µs", "×"});
+  }
+  support::TextTable table(sides, heads);
   for (const Result& result : results) table.add(cells(result, setting.roof));
   const auto lines = table.lines();
   std::cout << cli::strong(lines[0]) << "\n";

@@ -2,7 +2,6 @@
 // Results of cases in, a table or JSON lines on standard output out.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,10 +21,10 @@ struct Setting {
 struct Result {
   Case sizes;
   double unique_bytes;
-  double oracle_error;  ///< ‖a−b‖/‖b‖ of the first request
+  double oracle_error;    ///< ‖a−b‖/‖b‖ of the first request
+  double baseline_error;  ///< the worst against a baseline; without baselines 0
   Timing steady;
-  std::optional<double> gather_error;  ///< of steady's answer against the gathering baseline's
-  std::optional<Timing> gather, sgemm;
+  std::vector<Timing> baselines;
 };
 
 std::string case_text(const Case& sizes);

@@ -83,7 +83,7 @@ Result measure(const cli::BenchSettings& settings, const Setting& setting, const
   const Inputs inputs(engine, sizes);
   std::vector<uint16_t> out(sizes.vector_values()), baseline_out(out.size());
   const CapturedSteps steps(engine, sizes, inputs, out.data());
-  Result result = {sizes, inputs.unique_bytes(), 0, {}, {}, {}, {}};
+  Result result = {sizes, inputs.unique_bytes(), 0, 0, {}, {}};
 
   steps.replay(0);
   const auto right = first_answer(sizes, inputs, threads);
@@ -92,19 +92,21 @@ Result measure(const cli::BenchSettings& settings, const Setting& setting, const
   std::vector<Contestant> contestants = {{"steady", [&](int set) { steps.replay(set); }}};
   const auto baselines = make_baselines(sizes.shape(), threads);
   if (baselines) {
-    const auto gather = [&](int set) { baselines->attend(inputs.layer(set, baseline_out.data())); };
-    gather(0);
-    result.gather_error = checked_error(out, baseline_out, "gathering baseline", sizes);
-    contestants.push_back({"gather", gather});
+    const auto layer = [&](int set) { return inputs.layer(set, baseline_out.data()); };
+    contestants.push_back({"gather", [&](int set) { baselines->gather(layer(set)); }});
+    contestants.push_back({"tuned_gather", [&](int set) { baselines->gather_tuned(layer(set)); }});
+    for (const int attending : {1, 2}) {
+      std::fill(baseline_out.begin(), baseline_out.end(), uint16_t{0});
+      contestants[attending].step(0);
+      const double error = checked_error(out, baseline_out, "baseline", sizes);
+      result.baseline_error = std::max(result.baseline_error, error);
+    }
     contestants.push_back({"sgemm", [&](int) { baselines->multiply(); }});
   }
   const auto timings =
       run_contest(contestants, inputs.sets(), {settings.repetitions, settings.min_seconds});
   result.steady = timings[0];
-  if (baselines) {
-    result.gather = timings[1];
-    result.sgemm = timings[2];
-  }
+  result.baselines.assign(timings.begin() + 1, timings.end());
   return result;
 }
 
