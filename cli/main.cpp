@@ -34,7 +34,6 @@ int run(int argc, char** argv) {
   CLI::App app("The decode step of DeepSeek-V4's sparse attention, captured once and replayed.",
                "steady");
   app.set_version_flag("--version", std::string("steady ") + steady_version());
-  app.require_subcommand(1);
   app.footer(kFooter);
   std::vector<std::pair<CLI::App*, RunVerb>> verbs;
   for (const Verb& verb : kVerbs) {
@@ -44,6 +43,7 @@ int run(int argc, char** argv) {
 
   try {
     app.parse(argc, argv);
+    if (app.get_subcommands().empty()) throw CLI::RequiredError("A verb");
   } catch (const CLI::ParseError& answer) {  // --help and --version come this way too
     return app.exit(answer) == 0 ? kAllRight : kWrongUsage;
   }

@@ -60,6 +60,14 @@ TEST(Cli, EndsWithTwoAfterWrongUsage) {
   }
 }
 
+TEST(Cli, SaysWhatIsWrongWithTheUsage) {
+  EXPECT_THAT(run_steady("frobnicate").err, HasSubstr("frobnicate"));
+  EXPECT_THAT(run_steady("").err, HasSubstr("A verb is required"));
+  EXPECT_THAT(run_steady("replay").err, HasSubstr("FILE is required"));
+  EXPECT_THAT(run_steady("replay --layers 0 x").err, HasSubstr("not in range 1 to 1024"));
+  EXPECT_THAT(run_steady("replay --backend abacus x").err, HasSubstr("abacus not in {auto,"));
+}
+
 TEST(Cli, EndsWithOneWhereItsOutputCannotBeWritten) {
   EXPECT_EQ(run_steady("info >/dev/full").code, 1);
   EXPECT_EQ(run_steady("inspect " + kCall + " >/dev/full").code, 1);
@@ -103,7 +111,10 @@ TEST(Info, SaysWhatTheEnvironmentChooses) {
 }
 
 TEST(Info, EndsWithOneWhereTheEnvironmentAsksForNoBackend) {
-  EXPECT_EQ(run_steady("info", "STEADY_BACKEND=abacus").code, 1);
+  const Outcome outcome = run_steady("info", "STEADY_BACKEND=abacus");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.err, HasSubstr("STEADY_BACKEND is 'abacus'"));
+  EXPECT_THAT(outcome.out, HasSubstr("cpu: can run"));
 }
 
 TEST(Inspect, ShowsWhatARecordedCallHolds) {
