@@ -12,10 +12,13 @@ namespace {
 
 constexpr const char* kFooter =
     "A case is one layer's step, captured once and replayed, over inputs that take turns and do\n"
-    "not fit the caches together. It is measured interleaved with two baselines:\n"
-    "  gather  gathers a row's tokens, de-quantises them to fp32 and calls sgemm twice\n"
-    "  sgemm   calls sgemm twice, on the same sizes, and does nothing else\n"
-    "Before that, the answers are compared with the oracle's and the gathering baseline's.\n"
+    "not fit the caches together. It is measured interleaved with three baselines:\n"
+    "  gather        the obvious way: row after row, plain loops gather the tokens and "
+    "de-quantise\n"
+    "                them to fp32, sgemm, softmax, sgemm; BLAS uses all threads\n"
+    "  tuned_gather  the same with vectorised loops and the rows spread over the threads\n"
+    "  sgemm         the two sgemm of each row alone, spread in the same way\n"
+    "Before that, the answers are compared with the oracle's and with both gathering baselines'.\n"
     "Examples:\n"
     "  steady bench\n"
     "  steady bench --heads 64,128 --batch 32 --compressed 512\n"

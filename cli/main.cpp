@@ -22,7 +22,7 @@ constexpr Verb kVerbs[] = {
     {"info", "Show the backends, best first, and what this machine can do at most", add_info},
     {"inspect", "Show what a recorded call holds", add_inspect},
 #ifdef STEADY_HAS_BENCH
-    {"bench", "Measure this machine's speed beside two BLAS baselines", add_bench},
+    {"bench", "Measure a layer's step beside baselines that call BLAS", add_bench},
 #endif
 };
 
