@@ -15,7 +15,8 @@ struct AllocationCount {
 };
 
 /// Since the process began. A sanitizer owns the allocator: there the count begins with the first
-/// call of this function, and the thread sanitizer leaves aligned allocations out (not their frees).
+/// call of this function, and the thread sanitizer leaves aligned allocations out (not their
+/// frees).
 AllocationCount count_allocations();
 
 /// What happened since its own construction.
