@@ -36,7 +36,7 @@ TEST_P(SamePointers, TheAllocatorTrapSeesAllocations) {
   EXPECT_GT(scope.count().allocations, 0);
 }
 
-TEST_P(SamePointers, AThousandReplaysAllocateNothingAndAnswerRightly) {
+TEST_P(SamePointers, AThousandReplaysAllocateNothingAndWriteWhereTheFirstDid) {
   const HostileCase c(small_model());
   const Engine engine(c.shape(), backend(), 3);
   const Caller caller(engine);

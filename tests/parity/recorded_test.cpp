@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Recorded calls of FlashMLA go in; the answers agree with theirs and with the exact ones.
+#include <algorithm>
 #include <filesystem>
 
 #include "support/compare.hpp"
@@ -28,6 +29,7 @@ std::vector<std::string> recorded_files() {
   std::vector<std::string> files;
   for (const auto& entry : std::filesystem::directory_iterator(STEADY_RECORDED_CALLS))
     if (entry.path().extension() == ".safetensors") files.push_back(entry.path().string());
+  std::sort(files.begin(), files.end());
   return files;
 }
 

@@ -11,6 +11,8 @@
 namespace steady::test {
 namespace {
 
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
 // One row per request over one pool that serves as both scopes, no holes.
 CaseSpec one_pool_spec(int32_t batch, int32_t width) {
   CaseSpec spec;
@@ -40,9 +42,11 @@ TEST_P(Scopes, AreOneSoftmaxWhereverTheBorderLies) {
   const std::vector<int32_t> borders = {0, 1, 2, 63, 64, 65, 80, 127, 128, 159, 160};
   HostileCase c(one_pool_spec(static_cast<int32_t>(borders.size()), kTokens));
   share_window_pages(c);
-  // Row 0 has all its tokens in the window; the others divide the same ones.
+  // Row 0's window becomes what every row divides.
   std::fill_n(c.window_lengths(), borders.size(), kTokens);
   c.refill_contents(2);
+  const float sinks[] = {-kInfinity, -50, 0, 50, kInfinity};
+  std::copy_n(sinks, 5, c.sinks());
   for (size_t row = 0; row < borders.size(); ++row) {
     const int32_t border = borders[row];
     std::copy_n(c.window_slots(), kTokens, c.window_slots() + row * kTokens);
@@ -104,8 +108,7 @@ TEST_P(Scopes, OfHolesAloneAreEmpty) {
   const HostileCase c(spec);
   const Outputs outputs = run_alone(c, backend());
   EXPECT_EQ(outputs.out, std::vector<uint16_t>(outputs.out.size(), 0));
-  EXPECT_EQ(outputs.lse,
-            std::vector<float>(outputs.lse.size(), -std::numeric_limits<float>::infinity()));
+  EXPECT_EQ(outputs.lse, std::vector<float>(outputs.lse.size(), -kInfinity));
   EXPECT_TRUE(c.gaps_untouched());
 }
 

@@ -76,6 +76,16 @@ TEST_P(Shapes, AnyNumberOfHeads) {
   }
 }
 
+TEST_P(Shapes, EveryNumberOfHeadsOnFewTokens) {
+  for (int32_t heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
+    CaseSpec spec = any_spec(random);
+    spec.heads = heads;
+    spec.batch = spec.queries = 1;
+    spec.window.longest = spec.compressed[0].longest = 9;
+    expect_right(HostileCase(spec), backend());
+  }
+}
+
 TEST_P(Shapes, AnyNumberOfRequestsAndQueries) {
   for (const int32_t batch : {1, 3, 17}) {
     for (const int32_t queries : {1, 2, 3, 8}) {
@@ -155,7 +165,7 @@ TEST_P(Shapes, RowsOfTwice65536Tokens) {
 
 TEST_P(Shapes, ABatchOf4096Requests) {
   CaseSpec spec;
-  spec.heads = 1;
+  spec.heads = 2;  // more vectors than 16 bits count
   spec.batch = STEADY_MAX_BATCH;
   spec.queries = STEADY_MAX_QUERIES;
   spec.window = {2, STEADY_CACHE_FP8, 3, Lengths::kPerQuery};
