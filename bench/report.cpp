@@ -96,9 +96,12 @@ void print_table(const Setting& setting, const std::vector<Result>& results) {
   std::cout << format(
       "backend %s (%s), %d threads; medians of single steps; GB/s of unique cache bytes\n"
       "roof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, measured on %d "
-      "threads\n×: how many times as long as Steady a baseline takes; %s\n",
+      "threads\n",
       setting.backend.name, setting.backend.detail, setting.threads, setting.roof.fma_gflop_per_s,
-      setting.roof.copy_gb_per_s, setting.roof.threads, describe_baselines().c_str());
+      setting.roof.copy_gb_per_s, setting.roof.threads);
+  if (!results[0].baselines.empty())
+    std::cout << "×: how many times as long as Steady a baseline takes\n";
+  std::cout << describe_baselines() << "\n";
 }
 
 }  // namespace steady::bench
