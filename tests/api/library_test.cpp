@@ -127,6 +127,26 @@ TEST(Library, RefusesAnEnvironmentThatNamesNoBackend) {
                       {"STEADY_BACKEND", "abacus", "cpu", "oracle"}));
 }
 
+TEST(Library, NeedsScratchForItsWorkersAndNotForTheBatch) {
+  for (const steady_backend backend : {STEADY_CPU, STEADY_ORACLE}) {
+    CaseSpec spec;
+    spec.heads = STEADY_MAX_HEADS;
+    const auto bytes_for = [&](int32_t batch) {
+      steady_shape shape = HostileCase(spec).shape();
+      shape.queries = STEADY_MAX_QUERIES;
+      shape.max_batch = batch;
+      shape.window.max_tokens = STEADY_MAX_TOKENS;
+      shape.window.page_tokens = 64;
+      const Engine engine(shape, backend);
+      return steady_workspace_bytes(engine.get());
+    };
+    // An unfinished answer of one row takes 128 * 512 floats.
+    EXPECT_LT(bytes_for(STEADY_MAX_BATCH) - bytes_for(1),
+              size_t{64} * STEADY_MAX_BATCH * STEADY_MAX_QUERIES);
+  }
+  EXPECT_EQ(steady_workspace_bytes(nullptr), 0U);
+}
+
 TEST(Library, TakesNullWhereNothingIsToBeDestroyed) {
   steady_engine_destroy(nullptr);
   steady_graph_destroy(nullptr);

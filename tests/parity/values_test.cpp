@@ -223,9 +223,10 @@ TEST_P(Values, AnyFiniteSoftmaxScale) {
 }
 
 TEST_P(Values, ScoresFarApartAndFarFromZero) {
+  constexpr int32_t kTokens = 1500;  // more than a backend does in one go
   for (const double offset : {-3000.0, 3000.0}) {
-    const HostileCase c = own_tokens(2, 200, STEADY_CACHE_BF16);
-    for (int64_t slot = 0; slot < 400; ++slot) {
+    const HostileCase c = own_tokens(2, kTokens, STEADY_CACHE_BF16);
+    for (int64_t slot = 0; slot < 2 * kTokens; ++slot) {
       // One dimension that all queries and tokens share moves all scores.
       const uint16_t bits = nearest_bf16(offset);
       data_of(c, slot)[0] = static_cast<uint8_t>(bits & 255);
