@@ -32,7 +32,15 @@
 #define STEADY_FORMAT_FUNCTION static inline
 #endif
 
-typedef enum steady_cache_format {
+/* Callers may put any int where an enum is asked for and get an error back, so C++ must not assume
+ * that only the named values occur. */
+#ifdef __cplusplus
+#define STEADY_ANY_INT : int
+#else
+#define STEADY_ANY_INT
+#endif
+
+typedef enum steady_cache_format STEADY_ANY_INT {
   STEADY_CACHE_FP8 = 0,
   STEADY_CACHE_BF16 = 1
 } steady_cache_format;

@@ -39,7 +39,7 @@ enum {
   STEADY_MAX_KINDS = 8
 };
 
-typedef enum steady_status {
+typedef enum steady_status STEADY_ANY_INT {
   STEADY_OK = 0,
   STEADY_INVALID_ARGUMENT = 1, /* a value no backend takes */
   STEADY_UNSUPPORTED = 2,      /* not on this backend or machine */
@@ -48,7 +48,7 @@ typedef enum steady_status {
   STEADY_INTERNAL = 5     /* a defect of Steady or of the system below it */
 } steady_status;
 
-typedef enum steady_backend {
+typedef enum steady_backend STEADY_ANY_INT {
   STEADY_AUTO = 0, /* the best usable one, or the one that the environment's STEADY_BACKEND names */
   STEADY_CPU = 1,  /* SIMD, several threads */
   STEADY_ORACLE = 2 /* scalar, float64 sums: the specification */
