@@ -8,11 +8,6 @@
 #include "tests/api/failure.hpp"
 #include "tests/support/engine.hpp"
 
-// Sanitizers else end the process at an allocation that no machine can serve.
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
-  return "allocator_may_return_null=1";
-}
-
 namespace steady::test {
 namespace {
 
