@@ -40,9 +40,9 @@ STEADY_API steady_status steady_stream_create(const steady_engine*, steady_strea
 STEADY_API void steady_stream_destroy(const steady_engine*, steady_stream);
 STEADY_API steady_status steady_stream_wait(const steady_engine*, steady_stream);
 
-/* Writes 512 values (host memory) as token `token` of a page (host memory) of `page_tokens` tokens,
- * and reads them back as the attention sees them. FP8 scales follow DeepSeek-V4: for each 64 values
- * 2^ceil(log2(max(|v|, 1e-4) / 448)); see docs/cache-format.md. */
+/* Writes 512 values (host memory), rounded to bf16 first, as token `token` of a page (host memory)
+ * of `page_tokens` tokens, and reads them back as the attention sees them. FP8 scales follow
+ * DeepSeek-V4: for each 64 values 2^ceil(log2(max(|v|, 1e-4) / 448)); see docs/cache-format.md. */
 STEADY_API steady_status steady_pack_token(steady_cache_format, const float* values, void* page,
                                            int32_t page_tokens, int32_t token);
 STEADY_API steady_status steady_unpack_token(steady_cache_format, const void* page,

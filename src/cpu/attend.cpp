@@ -76,8 +76,12 @@ void attend(const Shape& shape, const Layer& layer, int row, TokenCursor tokens,
 
   for (int head = 0; head < shape.heads; ++head) {
     const ExactState& state = states[head];
-    partial.states[head] = {static_cast<float>(state.max), static_cast<float>(state.sum)};
-    std::copy_n(state.out, kHeadDim, partial.out + head * kHeadDim);
+    // The partial keeps the maximum in float; its sums are relative to the one it keeps.
+    const auto max = static_cast<float>(state.max);
+    const double weight = state.sum == 0 ? 0 : std::exp(state.max - max);
+    partial.states[head] = {max, static_cast<float>(state.sum * weight)};
+    std::transform(state.out, state.out + kHeadDim, partial.out + head * kHeadDim,
+                   [&](double value) { return static_cast<float>(value * weight); });
   }
 }
 

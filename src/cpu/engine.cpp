@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <thread>
 
@@ -58,8 +60,11 @@ Status CpuEngine::read_report(void* workspace, steady_stream stream, steady_repo
 }
 
 Status CpuEngine::device_alloc(size_t bytes, void** out) const {
-  *out = ::operator new(std::max<size_t>(bytes, 1), std::align_val_t(kWorkspaceAlignment),
-                        std::nothrow);
+  // The aligned operator new rounds sizes near the end of the range up to nothing.
+  constexpr size_t kLargest = std::numeric_limits<std::ptrdiff_t>::max();
+  if (bytes <= kLargest)
+    *out = ::operator new(std::max<size_t>(bytes, 1), std::align_val_t(kWorkspaceAlignment),
+                          std::nothrow);
   if (*out == nullptr) return {STEADY_OUT_OF_MEMORY, join("no memory for ", bytes, " bytes")};
   return {};
 }

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <memory>
+#include <mutex>
 #include <new>
 
 namespace steady::cpu {
@@ -28,37 +29,31 @@ class ThreadPool {
       for (size_t i = 0; i < count; ++i) task(i);
       return;
     }
+    const std::lock_guard turn(turn_);
     // The pool orders its threads by futexes inside a library that thread sanitizers cannot see
-    // into; these two counters order the tasks' memory in plain sight. They cost nothing
-    // measurable.
-    Call<Task> call = {task, started_, finished_};
-    started_.fetch_add(1, std::memory_order_release);
-    pthreadpool_parallelize_1d(pool_.get(), &Call<Task>::invoke, &call, count,
+    // into; these two atomics order the tasks' memory in plain sight. They cost nothing measurable.
+    task_.store(&task, std::memory_order_release);
+    pthreadpool_parallelize_1d(pool_.get(), &ThreadPool::invoke<Task>, this, count,
                                PTHREADPOOL_FLAG_YIELD_WORKERS);
     finished_.load(std::memory_order_acquire);
   }
 
  private:
   template <class Task>
-  struct Call {
-    const Task& task;
-    std::atomic<unsigned>& started;
-    std::atomic<unsigned>& finished;
-
-    static void invoke(void* context, size_t index) {
-      const auto& call = *static_cast<Call*>(context);
-      call.started.load(std::memory_order_acquire);
-      call.task(index);
-      call.finished.fetch_add(1, std::memory_order_release);
-    }
-  };
+  static void invoke(void* context, size_t index) {
+    auto& pool = *static_cast<ThreadPool*>(context);
+    (*static_cast<const Task*>(pool.task_.load(std::memory_order_acquire)))(index);
+    pool.finished_.fetch_add(1, std::memory_order_release);
+  }
 
   struct Destroy {
     void operator()(pthreadpool* pool) const { pthreadpool_destroy(pool); }
   };
 
   std::unique_ptr<pthreadpool, Destroy> pool_;
-  std::atomic<unsigned> started_{0}, finished_{0};
+  std::mutex turn_;
+  std::atomic<const void*> task_{nullptr};
+  std::atomic<unsigned> finished_{0};
 };
 
 }  // namespace steady::cpu
