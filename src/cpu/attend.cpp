@@ -81,7 +81,7 @@ void attend(const Shape& shape, const Layer& layer, int row, TokenCursor tokens,
     const double weight = state.sum == 0 ? 0 : std::exp(state.max - max);
     partial.states[head] = {max, static_cast<float>(state.sum * weight)};
     std::transform(state.out, state.out + kHeadDim, partial.out + head * kHeadDim,
-                   [&](double value) { return static_cast<float>(value * weight); });
+                   [&](double sum) { return static_cast<float>(sum * weight); });
   }
 }
 
