@@ -56,7 +56,7 @@ RunVerb add_bench(CLI::App& verb) {
       ->check(CLI::Range(1, int{STEADY_MAX_QUERIES}))
       ->capture_default_str();
   verb.add_option("--threads", settings->threads, "Threads, 0: one for each core")
-      ->check(CLI::Range(0, 4096))
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   verb.add_option("--repetitions", settings->repetitions, "Turns that each contestant gets")
       ->check(CLI::Range(1, 10'000))

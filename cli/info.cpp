@@ -37,11 +37,17 @@ void print_json(const std::vector<steady_backend_info>& backends, const support:
 
 void print_text(const std::vector<steady_backend_info>& backends, const support::Roof& roof) {
   std::cout << strong(std::string("steady ") + steady_version()) << "\n\nbackends, best first:\n";
+  std::string better;
+  for (const auto& backend : backends) {
+    if (backend.chosen) better = backend.name;
+  }
   for (const auto& backend : backends) {
     const std::string state = backend.chosen   ? good("runs")
                               : backend.usable ? "can run"
                                                : bad("cannot run");
-    std::cout << "  " << strong(backend.name) << ": " << state << ", " << backend.detail << "\n";
+    std::cout << "  " << strong(backend.name) << ": " << state << ", " << backend.detail;
+    if (backend.usable && !backend.chosen) std::cout << " (" << better << " goes first)";
+    std::cout << "\n";
   }
   std::cout << support::format(
       "\nmeasured roofs of this machine, %d threads:\n"

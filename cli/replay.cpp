@@ -105,7 +105,7 @@ RunVerb add_replay(CLI::App& verb) {
       ->check(CLI::Range(1, 1'000'000))
       ->capture_default_str();
   verb.add_option("--threads", settings.threads, "Threads of a CPU backend, 0: one for each core")
-      ->check(CLI::Range(0, 4096))
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   verb.add_flag("--checked", settings.checked,
                 "Slip in bad lengths and slots, and show what the checked engine reports");

@@ -121,6 +121,14 @@ Json result_json(const ReplayResult& result, bool checked) {
   return json;
 }
 
+void print_legend(const ReplaySettings& settings, const support::Roof& roof) {
+  std::cout << format(
+      "%d layers captured once, %d steps replayed; medians of the replays; GB/s of unique cache "
+      "bytes;\nroof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, measured on "
+      "%d threads\n",
+      settings.layers, settings.steps, roof.fma_gflop_per_s, roof.copy_gb_per_s, roof.threads);
+}
+
 }  // namespace
 
 void print_replay_table(const std::vector<ReplayResult>& results, const ReplaySettings& settings,
@@ -134,11 +142,9 @@ void print_replay_table(const std::vector<ReplayResult>& results, const ReplaySe
   for (size_t i = 0; i < results.size(); ++i)
     std::cout << (results[i].passed() ? lines[i + 1] : bad(lines[i + 1])) << "\n";
 
-  std::cout << format(
-      "%d layers captured once, %d steps replayed; medians of the replays; GB/s of unique cache "
-      "bytes;\nroof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, measured on "
-      "%d threads\n",
-      settings.layers, settings.steps, roof.fma_gflop_per_s, roof.copy_gb_per_s, roof.threads);
+  const bool any_finished = std::any_of(results.begin(), results.end(),
+                                        [](const ReplayResult& result) { return result.finished; });
+  if (any_finished) print_legend(settings, roof);
   for (const ReplayResult& result : results) {
     if (settings.checked && result.finished) print_faults(result);
     print_failures(result);

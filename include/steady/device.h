@@ -19,6 +19,9 @@ typedef struct steady_backend_info {
   char detail[240]; /* device, instruction set, threads */
 } steady_backend_info;
 
+/* How many backends this build has. */
+STEADY_API int32_t steady_backend_count(void);
+
 /* Describes backend number `index` of this build, best first. STEADY_INVALID_ARGUMENT past the
  * last. */
 STEADY_API steady_status steady_describe_backend(int32_t index, steady_backend_info* out);

@@ -176,6 +176,7 @@ STEADY_API steady_status steady_decode(const steady_engine*, steady_workspace, c
 STEADY_API steady_status steady_capture_begin(const steady_engine*, steady_stream);
 STEADY_API steady_status steady_capture_end(const steady_engine*, steady_stream,
                                             steady_graph** out);
+/* A decode that finds no plan fails the replay where it stands: what came before it has run. */
 STEADY_API steady_status steady_graph_replay(const steady_graph*, steady_stream);
 STEADY_API void steady_graph_destroy(steady_graph*);
 

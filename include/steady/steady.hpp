@@ -41,7 +41,10 @@ T make() {
 inline std::vector<steady_backend_info> describe_backends() {
   std::vector<steady_backend_info> all;
   auto info = make<steady_backend_info>();
-  for (int32_t i = 0; steady_describe_backend(i, &info) == STEADY_OK; ++i) all.push_back(info);
+  for (int32_t i = 0; i < steady_backend_count(); ++i) {
+    check(steady_describe_backend(i, &info));
+    all.push_back(info);
+  }
   return all;
 }
 

@@ -171,6 +171,8 @@ steady_status steady_read_report(const steady_engine* engine, steady_workspace w
   });
 }
 
+int32_t steady_backend_count(void) { return static_cast<int32_t>(steady::backends().size()); }
+
 steady_status steady_describe_backend(int32_t index, steady_backend_info* out) {
   return guarded([&]() -> Status {
     STEADY_RETURN_IF_ERROR(steady::check_struct(out, "steady_backend_info"));

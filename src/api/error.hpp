@@ -21,15 +21,25 @@ inline steady_status report(const Status& status) {
   return status.code();
 }
 
+/// For want of memory even the text may not fit; then there is none.
+inline steady_status report_exception(steady_status code, const char* text) noexcept {
+  try {
+    last_error() = text;
+  } catch (const std::bad_alloc&) {
+    last_error().clear();
+  }
+  return code;
+}
+
 /// Runs the body of a C function; no exception passes.
 template <class Body>
-steady_status guarded(const Body& body) {
+steady_status guarded(const Body& body) noexcept {
   try {
     return report(body());
   } catch (const std::bad_alloc&) {
-    return report({STEADY_OUT_OF_MEMORY, "no memory left on the host"});
+    return report_exception(STEADY_OUT_OF_MEMORY, "no memory left on the host");
   } catch (const std::exception& error) {
-    return report({STEADY_INTERNAL, error.what()});
+    return report_exception(STEADY_INTERNAL, error.what());
   }
 }
 

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "api/error.hpp"
-#include "cpu/attend.hpp"
+#include "cpu/dequantise.hpp"
+#include "cpu/float_environment.hpp"
 #include "numeric/bf16.hpp"
 #include "numeric/e4m3.hpp"
 #include "numeric/ue8m0.hpp"
@@ -66,6 +66,7 @@ steady_status steady_pack_token(steady_cache_format format, const float* values,
                                 int32_t page_tokens, int32_t token) {
   return steady::guarded([&]() -> steady::Status {
     STEADY_RETURN_IF_ERROR(steady::check_place(format, values, page, page_tokens, token));
+    const steady::cpu::DefaultFloatEnvironment environment;
     steady::pack(format, values, static_cast<uint8_t*>(page), page_tokens, token);
     return {};
   });
@@ -75,6 +76,7 @@ steady_status steady_unpack_token(steady_cache_format format, const void* page, 
                                   int32_t token, float* values) {
   return steady::guarded([&]() -> steady::Status {
     STEADY_RETURN_IF_ERROR(steady::check_place(format, values, page, page_tokens, token));
+    const steady::cpu::DefaultFloatEnvironment environment;
     const auto* bytes = static_cast<const uint8_t*>(page);
     steady::cpu::dequantise({format, bytes + steady_data_offset(format, token),
                              bytes + steady_fp8_scales_offset(page_tokens, token)},

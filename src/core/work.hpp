@@ -2,7 +2,6 @@
 // The arrows between plan, attend and merge: each type has one writer, named with it.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
 #include "numeric/host_device.hpp"

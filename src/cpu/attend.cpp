@@ -5,12 +5,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
+#include "cpu/dequantise.hpp"
 #include "numeric/bf16.hpp"
-#include "numeric/e4m3.hpp"
-#include "numeric/ue8m0.hpp"
 
 namespace steady::cpu {
 namespace {
@@ -43,20 +41,6 @@ double dot(const uint16_t* q, const float k[kHeadDim]) {
 
 }  // namespace
 
-void dequantise(const Token& token, float values[kHeadDim]) {
-  const bool fp8 = token.format == STEADY_CACHE_FP8;
-  const int nope = fp8 ? STEADY_NOPE_DIM : 0;
-  for (int d = 0; d < nope; ++d) {
-    values[d] =
-        float_from_e4m3(token.data[d]) * float_from_ue8m0(token.scales[d / STEADY_FP8_SCALE_GROUP]);
-  }
-  // The bf16 values may lie at an odd address: a page may have any stride.
-  uint16_t bits[kHeadDim];
-  const int rest = kHeadDim - nope;
-  std::memcpy(bits, token.data + nope, sizeof(uint16_t) * rest);
-  for (int d = 0; d < rest; ++d) values[nope + d] = float_from_bf16(bits[d]);
-}
-
 size_t attend_scratch_bytes(const Shape& shape) { return sizeof(ExactState) * shape.heads; }
 
 void attend(const Shape& shape, const Layer& layer, int row, TokenCursor tokens,
@@ -78,7 +62,7 @@ void attend(const Shape& shape, const Layer& layer, int row, TokenCursor tokens,
     const ExactState& state = states[head];
     // The partial keeps the maximum in float; its sums are relative to the one it keeps.
     const auto max = static_cast<float>(state.max);
-    const double weight = state.sum == 0 ? 0 : std::exp(state.max - max);
+    const double weight = state.sum == 0 ? 0 : std::isfinite(max) ? std::exp(state.max - max) : 1;
     partial.states[head] = {max, static_cast<float>(state.sum * weight)};
     std::transform(state.out, state.out + kHeadDim, partial.out + head * kHeadDim,
                    [&](double sum) { return static_cast<float>(sum * weight); });

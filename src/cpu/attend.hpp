@@ -6,9 +6,6 @@
 
 namespace steady::cpu {
 
-/// The 512 values of a token: e4m3 times scale, or bf16.
-void dequantise(const Token&, float values[kHeadDim]);
-
 size_t attend_scratch_bytes(const Shape&);
 void attend(const Shape&, const Layer&, int row, TokenCursor tokens, const Partial&,
             std::byte* scratch);

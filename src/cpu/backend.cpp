@@ -4,22 +4,17 @@
 
 #include <hwy/targets.h>
 
-#include <thread>
-
 #include "cpu/engine.hpp"
 #include "cpu/simd/attend.hpp"
 
 namespace steady::cpu {
 namespace {
 
-std::string threads_text() { return join(std::thread::hardware_concurrency(), " threads"); }
+std::string threads_text() { return join(usable_cores(), " threads"); }
 
 template <const Kernels& kKernels>
 Status create(const Shape& shape, const Options& options, std::unique_ptr<Engine>* out) {
-  if (options.device != 0)
-    return invalid("device is ", options.device, "; a CPU backend has device 0");
-  *out = std::make_unique<CpuEngine>(shape, options, kKernels);
-  return {};
+  return CpuEngine::create(shape, options, kKernels, out);
 }
 
 }  // namespace

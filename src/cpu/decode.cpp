@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan and a layer in, the layer's answer out: deals the units to workers, who attend and merge.
 #include <algorithm>
+#include <limits>
 
 #include "cpu/engine.hpp"
 #include "cpu/plan.hpp"
@@ -36,7 +37,8 @@ Status CpuEngine::run_decode(void* workspace, const Layer& layer) const {
     merge_row(workspace, plan.rows[row], layer, row, static_cast<int>(task % shape_.heads));
   });
   // Slots of all kinds are told apart by the number of decode calls before theirs.
-  memory_.plan(workspace, 0).header->layer++;
+  int32_t& layer_idx = memory_.plan(workspace, 0).header->layer;
+  if (layer_idx < std::numeric_limits<int32_t>::max()) ++layer_idx;
   return {};
 }
 

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <limits>
 #include <new>
-#include <thread>
 
 #include "core/faults.hpp"
 #include "cpu/graph.hpp"
@@ -17,8 +16,7 @@ namespace steady::cpu {
 namespace {
 
 int thread_count(const Options& options) {
-  if (options.threads > 0) return options.threads;
-  return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  return options.threads > 0 ? options.threads : usable_cores();
 }
 
 /// More parts than threads even out what the plan's estimate of cost gets wrong. Units are long,
@@ -37,6 +35,19 @@ uint64_t unique_seal() {
 }
 
 }  // namespace
+
+Status CpuEngine::create(const Shape& shape, const Options& options, const Kernels& kernels,
+                         std::unique_ptr<Engine>* out) {
+  if (options.device != 0) {
+    return invalid("device is ", options.device, "; a CPU backend has device 0");
+  }
+  if (const int threads = thread_count(options); !can_have_threads(threads)) {
+    return {STEADY_UNSUPPORTED, join("the system does not allow ", threads,
+                                     " threads; ask for fewer in steady_options.threads")};
+  }
+  out->reset(new CpuEngine(shape, options, kernels));
+  return {};
+}
 
 CpuEngine::CpuEngine(const Shape& shape, const Options& options, const Kernels& kernels)
     : shape_(shape),

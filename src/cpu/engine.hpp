@@ -11,7 +11,7 @@ namespace steady::cpu {
 
 class CpuEngine final : public Engine {
  public:
-  CpuEngine(const Shape&, const Options&, const Kernels&);
+  static Status create(const Shape&, const Options&, const Kernels&, std::unique_ptr<Engine>* out);
 
   size_t workspace_bytes() const override { return memory_.bytes(); }
   Status plan(void* workspace, const Step&, steady_stream) const override;
@@ -30,14 +30,17 @@ class CpuEngine final : public Engine {
   Status upload(void* device, const void* host, size_t bytes, steady_stream) const override;
   Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
 
+  /// Whether the stream is this engine's or NULL.
+  Status check_stream(steady_stream) const;
+
   /// What plan and decode do when they are not being recorded.
   void run_plan(void* workspace, const Step&) const;
   Status run_decode(void* workspace, const Layer&) const;
 
  private:
+  CpuEngine(const Shape&, const Options&, const Kernels&);
   void attend_part(void* workspace, const PlanTables&, const Layer&, int part) const;
   void merge_row(void* workspace, const RowPlan&, const Layer&, int row, int head) const;
-  Status check_stream(steady_stream) const;
   Status copy(void* to, const void* from, size_t bytes, steady_stream) const;
 
   const Shape shape_;

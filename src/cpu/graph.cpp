@@ -10,7 +10,7 @@ class CpuGraph final : public Graph {
   CpuGraph(const CpuEngine& engine, Calls calls) : engine_(engine), calls_(std::move(calls)) {}
 
   Status replay(steady_stream stream) const override {
-    STEADY_RETURN_IF_ERROR(engine_.stream_wait(stream));
+    STEADY_RETURN_IF_ERROR(engine_.check_stream(stream));
     if (is_capturing(stream)) {
       return invalid("stream is capturing; a graph cannot be replayed into another graph");
     }
@@ -72,8 +72,9 @@ Status CpuEngine::capture_end(steady_stream stream, std::unique_ptr<Graph>* out)
     return invalid("stream is not capturing; call steady_capture_begin before steady_capture_end");
   }
   auto* const captured = static_cast<Stream*>(stream);
+  *out = std::make_unique<CpuGraph>(*this, std::move(captured->calls));
+  captured->calls.clear();
   captured->capturing = false;
-  *out = std::make_unique<CpuGraph>(*this, std::exchange(captured->calls, {}));
   return {};
 }
 

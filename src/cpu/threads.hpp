@@ -10,7 +10,16 @@
 #include <mutex>
 #include <new>
 
+#include "cpu/float_environment.hpp"
+
 namespace steady::cpu {
+
+/// Cores that this process may use.
+int usable_cores();
+
+/// Whether the system lets this process have so many threads at once; pthreadpool would wait for
+/// ever for those that it does not get.
+bool can_have_threads(int threads);
 
 /// Running tasks neither allocates nor creates threads. Callers on several threads take turns.
 class ThreadPool {
@@ -26,6 +35,7 @@ class ThreadPool {
   template <class Task>
   void run(size_t count, const Task& task) {
     if (pool_ == nullptr || count < 2) {
+      const DefaultFloatEnvironment environment;
       for (size_t i = 0; i < count; ++i) task(i);
       return;
     }
@@ -42,6 +52,7 @@ class ThreadPool {
   template <class Task>
   static void invoke(void* context, size_t index) {
     auto& pool = *static_cast<ThreadPool*>(context);
+    const DefaultFloatEnvironment environment;
     (*static_cast<const Task*>(pool.task_.load(std::memory_order_acquire)))(index);
     pool.finished_.fetch_add(1, std::memory_order_release);
   }

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Shapes and options with one thing wrong go in; no engine, and a sentence that names the field and
 // what is allowed, come out.
+#include <sys/resource.h>
+
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
 #include <functional>
 #include <limits>
 
@@ -138,6 +142,25 @@ TEST_P(EngineMisuse, Backend) {
 TEST_P(EngineMisuse, Device) {
   expect_refused<int32_t>(options.device, {-1, 1, kMin, kMax}, {"device", "0"});
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they need the address space
+// In a process of its own, which afterwards has no room left.
+void ask_for_more_threads_than_there_is_room(steady_options options, const steady_shape& shape) {
+  const rlimit room = {1 << 30, 1 << 30};  // of address space: for some of the threads' stacks
+  setrlimit(RLIMIT_AS, &room);
+  options.threads = 1024;
+  steady_engine* engine = nullptr;
+  const steady_status status = steady_engine_create(&shape, &options, &engine);
+  std::fprintf(stderr, "%s: %s\n", steady_status_name(status), steady_last_error());
+  std::_Exit(engine == nullptr ? 0 : 1);
+}
+
+TEST_P(EngineMisuse, MoreThreadsThanTheSystemAllows) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(ask_for_more_threads_than_there_is_room(options, shape), testing::ExitedWithCode(0),
+              "STEADY_UNSUPPORTED: the system does not allow 1024 threads");
+}
+#endif
 
 TEST_P(EngineMisuse, NumberOfThreads) {
   expect_refused<int32_t>(options.threads, {-1, kMin, kMax}, {"threads", "0"});

@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Every number that a cache, a query or a sink can hold goes in; the answers are what the formats
 // and the formula say.
+#include <cfenv>
 #include <cmath>
 #include <limits>
 #include <vector>
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
 
 #include "tests/support/engine.hpp"
 #include "tests/support/values.hpp"
@@ -220,6 +225,34 @@ TEST_P(Values, AnyFiniteSoftmaxScale) {
     SCOPED_TRACE(scale);
     expect_right(HostileCase(spec), backend());
   }
+}
+
+// e4m3 becomes float by way of subnormals, which a caller's thread may be set to flush.
+TEST_P(Values, TheCallersFloatingPointEnvironmentChangesNoBit) {
+  const HostileCase c = own_tokens(64, 1, STEADY_CACHE_FP8);
+  for (int64_t slot = 0; slot < 64; ++slot) fill_with_scale(c, slot, 127);
+  const Outputs want = run_alone(c, backend(), 2);
+  c.reset_outputs();
+  std::fenv_t before;
+  ASSERT_EQ(std::fegetenv(&before), 0);
+  std::fesetround(FE_UPWARD);
+#if defined(__SSE__)
+  _mm_setcsr(_mm_getcsr() | 0x8040);  // flush subnormal results, take subnormal operands as zero
+#endif
+  const Outputs got = run_alone(c, backend(), 2);
+  EXPECT_EQ(std::fegetround(), FE_UPWARD) << "the caller's environment has changed";
+  std::fesetenv(&before);
+  EXPECT_TRUE(same_bits(got, want));
+}
+
+TEST_P(Values, AScoreBeyondFloatIsNoEmptyRow) {
+  const HostileCase c = own_tokens(1, 1, STEADY_CACHE_BF16);
+  data_of(c, 0)[0] = 0xAD;  // 1e20
+  data_of(c, 0)[1] = 0x60;
+  for (int64_t head = 0; head < c.shape().heads; ++head) {
+    c.q()[head * STEADY_HEAD_DIM] = nearest_bf16(1e20);
+  }
+  for (const float lse : run_alone(c, backend()).lse) EXPECT_NE(lse, -kInfinity);
 }
 
 TEST_P(Values, ScoresFarApartAndFarFromZero) {

@@ -5,7 +5,7 @@
 // so any number of heads is done without padding. Compiled once for each instruction set; Highway
 // picks one at run time.
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <limits>
 
 #include "cpu/kernels.hpp"
