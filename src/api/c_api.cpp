@@ -71,6 +71,8 @@ const char* steady_status_name(steady_status status) {
       return "STEADY_NOT_PLANNED";
     case STEADY_INTERNAL:
       return "STEADY_INTERNAL";
+    case STEADY_DEVICE_FAILED:
+      return "STEADY_DEVICE_FAILED";
   }
   return "unknown status";
 }

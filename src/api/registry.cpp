@@ -8,11 +8,18 @@
 #include <string_view>
 
 #include "cpu/backend.hpp"
+#if STEADY_WITH_CUDA
+#include "cuda/backend.hpp"
+#endif
 
 namespace steady {
 namespace {
 
-constexpr const Backend* kBackends[] = {&cpu::kBackend, &cpu::kOracleBackend};
+constexpr const Backend* kBackends[] = {
+#if STEADY_WITH_CUDA
+    &cuda::kBackend,
+#endif
+    &cpu::kBackend, &cpu::kOracleBackend};
 
 std::string names() {
   std::string text = "auto";

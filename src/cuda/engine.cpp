@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA engine: a step's plan and layers in, launches on the caller's stream out.
+#include "cuda/engine.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "core/faults.hpp"
+#include "cuda/device_guard.hpp"
+#include "cuda/error.hpp"
+#include "cuda/merge.hpp"
+#include "cuda/plan.hpp"
+
+namespace steady::cuda {
+namespace {
+
+cudaStream_t native(steady_stream stream) { return static_cast<cudaStream_t>(stream); }
+
+uint64_t unique_seal() {
+  static std::atomic<uint64_t> engines{0};
+  return 0x4355444100000000u + engines.fetch_add(1);
+}
+
+int longest_row(const Shape& shape) {
+  int longest = 0;
+  for (int kind = 0; kind < shape.kinds; ++kind) {
+    longest = std::max(longest, shape.window.max_tokens + shape.compressed[kind].max_tokens);
+  }
+  return longest;
+}
+
+}  // namespace
+
+PlanLimits limits_for(const Shape& shape, int multiprocessors) {
+  // The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
+  constexpr int kUnitTokens = 1152, kMaxUnits = 128, kGroupHeads = 64;
+  // What all partials of a kind may take, so that a workspace stays below 35 MB on a card of 132.
+  constexpr size_t kPartialBytes = 30'000'000;
+  const int parts = std::max(1, multiprocessors / ((shape.heads + kGroupHeads - 1) / kGroupHeads));
+  const PlanLimits one_unit = {parts, 0, kUnitTokens, 1};
+  const int longest = longest_row(shape);
+  if (longest <= kUnitTokens) return one_unit;
+  const auto partials = static_cast<int>(
+      kPartialBytes / (static_cast<size_t>(shape.heads) * kHeadDim * sizeof(float)));
+  const int units = cut_row(longest, {parts, 0, kUnitTokens, kMaxUnits}).count;
+  return {parts, std::clamp(partials - parts, 0, parts * units), kUnitTokens, kMaxUnits};
+}
+
+Status CudaEngine::create(const Shape& shape, const Options& options,
+                          std::unique_ptr<Engine>* out) {
+  int count = 0;
+  STEADY_RETURN_IF_ERROR(status_of(cudaGetDeviceCount(&count), "counting the devices"));
+  if (options.device >= count) {
+    return invalid("device is ", options.device, "; this machine has CUDA devices 0 to ",
+                   count - 1);
+  }
+  DeviceGuard guard(options.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  cudaDeviceProp card = {};
+  STEADY_RETURN_IF_ERROR(
+      status_of(cudaGetDeviceProperties(&card, options.device), "asking for the card"));
+  if (card.major < 8) {
+    return {STEADY_UNSUPPORTED, join("device ", options.device, " (", card.name, ") is sm_",
+                                     card.major, card.minor, "; Steady needs sm_80 or later")};
+  }
+  const AttendChoice choice =
+      choose_attend(shape, 1, card.multiProcessorCount, card.sharedMemPerBlockOptin);
+  if (choice.heads == 0) {
+    return {STEADY_UNSUPPORTED,
+            join("device ", options.device, " (", card.name, ") has ", card.sharedMemPerBlockOptin,
+                 " bytes of shared memory a block, too few")};
+  }
+  STEADY_RETURN_IF_ERROR(
+      status_of(prepare_attend(shape, card.sharedMemPerBlockOptin), "loading the attend kernels"));
+  out->reset(new CudaEngine(
+      shape, options, {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin}));
+  return {};
+}
+
+CudaEngine::CudaEngine(const Shape& shape, const Options& options, const Card& card)
+    : shape_(shape),
+      options_(options),
+      card_(card),
+      limits_(limits_for(shape, card.multiprocessors)),
+      memory_(shape, limits_),
+      seal_(unique_seal()) {}
+
+Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  PlanCall call = {shape_, step, limits_, seal_, {}};
+  for (int kind = 0; kind < shape_.kinds; ++kind) {
+    call.tables[kind] = memory_.tables(workspace, kind, options_.checked);
+  }
+  if (options_.checked) {
+    STEADY_RETURN_IF_ERROR(
+        status_of(cudaMemsetAsync(call.tables[0].faults, 0, sizeof(SharedFaultLog), native(stream)),
+                  "clearing the report"));
+  }
+  return status_of(launch_plan(call, native(stream)), "launch of plan");
+}
+
+Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
+                          steady_stream stream) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  const LayerCall call = {shape_.heads,
+                          shape_.queries,
+                          shape_.softmax_scale,
+                          seal_,
+                          limits_,
+                          layer,
+                          memory_.tables(workspace, layer.kind, options_.checked)};
+  const AttendChoice choice =
+      choose_attend(shape_, step.batch * shape_.queries, card_.multiprocessors, card_.shared_bytes);
+  STEADY_RETURN_IF_ERROR(
+      status_of(launch_attend(call, choice, native(stream)), "launch of attend"));
+  // Without slots no row is ever split.
+  if (limits_.slots == 0 && !options_.checked) return {};
+  return status_of(launch_merge(call, native(stream)), "launch of merge");
+}
+
+Status CudaEngine::read_report(void* workspace, steady_stream stream, steady_report* out) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  const Tables tables = memory_.tables(workspace, 0, true);
+  PlanHeader header = {};
+  SharedFaultLog log = {};
+  STEADY_RETURN_IF_ERROR(download(&header, tables.plan.header, sizeof header, stream));
+  STEADY_RETURN_IF_ERROR(download(&log, tables.faults, sizeof log, stream));
+  STEADY_RETURN_IF_ERROR(stream_wait(stream));
+  if (header.seal != seal_) {
+    return {STEADY_NOT_PLANNED, "the workspace holds no plan of this engine to report on"};
+  }
+  write_report({log.negative_length.seen, log.long_length.seen, log.stray_slot.seen}, out);
+  return {};
+}
+
+Status CudaEngine::stream_create(steady_stream* out) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  cudaStream_t stream = nullptr;
+  STEADY_RETURN_IF_ERROR(
+      status_of(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "creating a stream"));
+  *out = stream;
+  return {};
+}
+
+void CudaEngine::stream_destroy(steady_stream stream) const { cudaStreamDestroy(native(stream)); }
+
+Status CudaEngine::stream_wait(steady_stream stream) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  bool active = false;
+  STEADY_RETURN_IF_ERROR(capturing(native(stream), &active));
+  if (active) return {};  // nothing runs that could be waited for
+  return status_of(cudaStreamSynchronize(native(stream)), "waiting for the stream");
+}
+
+Status CudaEngine::device_alloc(size_t bytes, void** out) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  return status_of(cudaMalloc(out, std::max<size_t>(bytes, 1)), "allocation of device memory");
+}
+
+void CudaEngine::device_free(void* memory) const { cudaFree(memory); }
+
+Status CudaEngine::copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
+                        steady_stream stream) const {
+  const DeviceGuard guard(card_.device);
+  STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  bool active = false;
+  STEADY_RETURN_IF_ERROR(capturing(native(stream), &active));
+  if (active) {
+    return {STEADY_UNSUPPORTED, "a copy cannot be captured; capture plan and decode"};
+  }
+  return status_of(cudaMemcpyAsync(to, from, bytes, kind, native(stream)), "copy");
+}
+
+Status CudaEngine::upload(void* device, const void* host, size_t bytes,
+                          steady_stream stream) const {
+  return copy(device, host, bytes, cudaMemcpyHostToDevice, stream);
+}
+
+Status CudaEngine::download(void* host, const void* device, size_t bytes,
+                            steady_stream stream) const {
+  return copy(host, device, bytes, cudaMemcpyDeviceToHost, stream);
+}
+
+}  // namespace steady::cuda

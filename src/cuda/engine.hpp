@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA engine: a step's plan and layers in, launches on the caller's stream out.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "core/backend.hpp"
+#include "cuda/attend.hpp"
+#include "cuda/memory.hpp"
+
+namespace steady::cuda {
+
+/// What the engine needs to know of its card.
+struct Card {
+  int device;
+  int multiprocessors;
+  size_t shared_bytes;  ///< that a block may have
+};
+
+/// How work is cut on this card; a pure function, so that sizes depend on shape and card alone.
+PlanLimits limits_for(const Shape&, int multiprocessors);
+
+class CudaEngine final : public Engine {
+ public:
+  static Status create(const Shape&, const Options&, std::unique_ptr<Engine>* out);
+
+  size_t workspace_bytes() const override { return memory_.bytes(); }
+  Status plan(void* workspace, const Step&, steady_stream) const override;
+  Status decode(void* workspace, const Step&, const Layer&, steady_stream) const override;
+  Status read_report(void* workspace, steady_stream, steady_report* out) const override;
+
+  Status capture_begin(steady_stream) const override;
+  Status capture_end(steady_stream, std::unique_ptr<Graph>* out) const override;
+
+  Status stream_create(steady_stream* out) const override;
+  void stream_destroy(steady_stream) const override;
+  Status stream_wait(steady_stream) const override;
+
+  Status device_alloc(size_t bytes, void** out) const override;
+  void device_free(void*) const override;
+  Status upload(void* device, const void* host, size_t bytes, steady_stream) const override;
+  Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
+
+ private:
+  Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
+  CudaEngine(const Shape&, const Options&, const Card&);
+
+  const Shape shape_;
+  const Options options_;
+  const Card card_;
+  const PlanLimits limits_;
+  const MemoryMap memory_;
+  const uint64_t seal_;  ///< marks this engine's plans
+};
+
+}  // namespace steady::cuda

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Lengths on the device in, who does what out, on the device: the tables that the CPU's plan would
+// write, to the bit. One block a kind.
+#include "cuda/plan.hpp"
+
+#include <cub/block/block_scan.cuh>
+
+#include "core/dealing.hpp"
+#include "cuda/faults.cuh"
+
+namespace steady::cuda {
+namespace {
+
+constexpr int kThreads = 1024;
+
+__device__ void log_bad(const GivenLength& length, SharedFaultLog* faults) {
+  if (length.seen.count == 0) return;
+  if (length.seen.value < 0) add(length.seen, &faults->negative_length);
+  if (length.seen.value > length.width) add(length.seen, &faults->long_length);
+}
+
+/// Writes each row's plan and the cost of all rows before it; returns the cost of all.
+__device__ int64_t plan_rows(const PlanCall& call, int kind) {
+  using Scan = cub::BlockScan<int64_t, kThreads>;
+  __shared__ typename Scan::TempStorage scan;
+  const Tables& tables = call.tables[kind];
+  const int rows = call.step.batch * call.shape.queries;
+  int64_t before_these = 0;
+  for (int first = 0; first < rows; first += kThreads) {
+    const int row = first + static_cast<int>(threadIdx.x);
+    int64_t cost = 0, before = 0, sum = 0;
+    if (row < rows) {
+      RowPlan plan = {{0, 0}, RowPlan::kWhole};
+      for (int scope = 0; scope < kScopes; ++scope) {
+        const GivenLength length = read_length(call.shape, call.step, kind, scope, row);
+        plan.tokens[scope] = length.clamped();
+        if (tables.faults != nullptr) log_bad(length, tables.faults);
+      }
+      tables.plan.rows[row] = plan;
+      cost = row_cost(plan);
+    }
+    Scan(scan).ExclusiveSum(cost, before, sum);
+    if (row < rows) tables.row_begins[row] = before_these + before;
+    before_these += sum;
+    __syncthreads();
+  }
+  return before_these;
+}
+
+/// The last row that begins at or before `cost`.
+__device__ int row_at(const int64_t* row_begins, int rows, int64_t cost) {
+  int low = 0, high = rows - 1;
+  while (low < high) {
+    const int middle = (low + high + 1) / 2;
+    if (row_begins[middle] <= cost)
+      low = middle;
+    else
+      high = middle - 1;
+  }
+  return low;
+}
+
+__global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ PlanCall call) {
+  extern __shared__ Border borders[];  // [parts - 1]
+  const int kind = static_cast<int>(blockIdx.x), part = static_cast<int>(threadIdx.x);
+  const int rows = call.step.batch * call.shape.queries, parts = call.limits.parts;
+  const Tables& tables = call.tables[kind];
+  const int64_t total = plan_rows(call, kind);
+  __syncthreads();
+  if (part + 1 < parts) {
+    const int64_t share_end = total * (part + 1) / parts;
+    const int row = row_at(tables.row_begins, rows, share_end);
+    borders[part] = {row, share_end - tables.row_begins[row], tables.plan.rows[row]};
+  }
+  __syncthreads();
+  if (threadIdx.x != 0) return;
+
+  // Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
+  Dealer dealer(call.limits, total / parts, tables.plan);
+  WorkPosition begin = {0, 0};
+  for (int p = 0; p < parts; ++p) {
+    const WorkPosition end = p + 1 < parts ? dealer.deal(borders[p]) : WorkPosition{rows, 0};
+    tables.plan.parts[p] = {begin, end};
+    begin = end;
+  }
+  *tables.plan.header = {call.seal, call.step.batch, dealer.split_count(), 0};
+  if (kind == 0) *tables.layer = 0;
+}
+
+}  // namespace
+
+cudaError_t launch_plan(const PlanCall& call, cudaStream_t stream) {
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(call.shape.kinds);
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = sizeof(Border) * call.limits.parts;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, plan_kernel, call);
+}
+
+}  // namespace steady::cuda

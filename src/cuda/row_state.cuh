@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// The arithmetic that attend and merge must share to the bit, and where a row's vectors lie.
+#pragma once
+
+#include "core/shape.hpp"
+#include "core/work.hpp"
+#include "cuda/attend.hpp"
+#include "numeric/softmax_state.hpp"
+
+namespace steady::cuda {
+
+/// Unfinished output of two merged states. Rounded as written, whatever is inlined where.
+__device__ inline float merge_out(float left, float right, const Merged& merged) {
+  return __fmaf_rn(right, merged.right_weight, __fmul_rn(left, merged.left_weight));
+}
+
+__device__ inline int64_t row_offset(const steady_strides& strides, int queries, int row,
+                                     int head) {
+  return row / queries * strides.batch + row % queries * strides.query + head * strides.head;
+}
+
+__device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int row,
+                                       int head) {
+  const Layer& layer = call.layer;
+  const float sink = layer.sink != nullptr ? layer.sink[head] : -INFINITY;
+  const Finished finished = finish(state, sink);
+  if (layer.lse != nullptr)
+    layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
+  return finished;
+}
+
+/// A partial lies in the workspace by its number: a part's own first, then the slots.
+__device__ inline SoftmaxState* partial_states(const LayerCall& call, int partial) {
+  return call.tables.states + static_cast<int64_t>(partial) * call.heads;
+}
+
+__device__ inline float* partial_out(const LayerCall& call, int partial, int head) {
+  return call.tables.outs + (static_cast<int64_t>(partial) * call.heads + head) * kHeadDim;
+}
+
+/// Whether the workspace holds this engine's plan for this batch.
+__device__ inline bool planned(const LayerCall& call) {
+  const PlanHeader& header = *call.tables.plan.header;
+  return header.seal == call.seal && header.batch == call.layer.batch;
+}
+
+}  // namespace steady::cuda

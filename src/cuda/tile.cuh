@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slots in, a tile of de-quantised tokens in shared memory out: raw bytes travel asynchronously
+// while the tile before is being used.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "cuda/attend.hpp"
+#include "cuda/dequantise.cuh"
+#include "cuda/faults.cuh"
+
+namespace steady::cuda {
+
+inline constexpr int kThreads = 256;
+inline constexpr int kTokens = 32;  // of a tile
+inline constexpr int kThreadsAToken = kThreads / kTokens;
+/// Elements from one vector in shared memory to the next: not a multiple of 128 bytes, so that the
+/// eight rows of an 8×8 matrix lie in different banks.
+inline constexpr int kVectorStride = kHeadDim + 8;
+inline constexpr int kChunkBytes = 16;
+/// Bytes of a token in the raw buffer, a whole number of chunks.
+inline constexpr int kRawFp8Bytes =
+    (STEADY_FP8_TOKEN_BYTES + kChunkBytes - 1) / kChunkBytes * kChunkBytes;
+inline constexpr int kRawBf16Bytes = STEADY_BF16_TOKEN_BYTES;
+
+/// What lies in a token's place of the raw buffer.
+enum class Raw : uint8_t { kNothing, kFp8, kBf16 };
+
+/// Walks a unit's tokens tile by tile. Each token is the business of kThreadsAToken threads.
+class TileLoader {
+ public:
+  __device__ TileLoader(const LayerCall& call, uint8_t* raw, Raw* kinds, int raw_bytes, bool logs)
+      : call_(call), raw_(raw + token() * raw_bytes), kind_(kinds + token()), logs_(logs) {}
+
+  /// Starts at position `begin` of the row and fetches the slots of the first tile.
+  __device__ void start(int row, const RowPlan& plan, int begin, int end) {
+    row_ = row;
+    window_ = plan.tokens[0];
+    position_ = begin + token();
+    end_ = end;
+    slot_ = read_slot();
+  }
+
+  /// Begins to copy the next tile's tokens, and fetches the slots of the one after.
+  __device__ void fetch() {
+    const int scope = position_ < window_ ? 0 : 1;
+    const Pool& pool = call_.layer.scopes[scope];
+    Raw kind = Raw::kNothing;
+    if (position_ < end_) {
+      if (slot_ >= 0 && slot_ < pool.page_count * pool.shape.page_tokens) {
+        kind = copy(pool);
+      } else if (logs_ && slot_ != -1 && lane() == 0) {
+        log_stray(scope);
+      }
+    }
+    if (lane() == 0) *kind_ = kind;
+    position_ += kTokens;
+    slot_ = read_slot();
+  }
+
+  /// Turns this thread's share of the raw tile into bf16 at `values`, the token's vector, and says
+  /// in `named` whether a slot named the token; zeros if none did.
+  __device__ void dequantise(__nv_bfloat16* values, bool* named) const {
+    if (lane() == 0) *named = *kind_ != Raw::kNothing;
+    auto* out = reinterpret_cast<uint4*>(values);
+    const auto* chunks = reinterpret_cast<const uint4*>(raw_);
+    const Raw kind = *kind_;
+    if (kind == Raw::kFp8) {
+      const uint8_t* scales = raw_ + STEADY_FP8_DATA_BYTES;
+      for (int c = lane(); c < STEADY_FP8_DATA_BYTES / kChunkBytes; c += kThreadsAToken) {
+        if (c < kNopeChunks) {
+          const uint32_t scale =
+              bf16x2_from_ue8m0(scales[c * kChunkBytes / STEADY_FP8_SCALE_GROUP]);
+          const uint4 bytes = chunks[c];
+          const uint2 v0 = dequantise_four(bytes.x, scale), v1 = dequantise_four(bytes.y, scale);
+          const uint2 v2 = dequantise_four(bytes.z, scale), v3 = dequantise_four(bytes.w, scale);
+          out[2 * c] = {v0.x, v0.y, v1.x, v1.y};
+          out[2 * c + 1] = {v2.x, v2.y, v3.x, v3.y};
+        } else {
+          out[kNopeChunks + c] = chunks[c];
+        }
+      }
+    } else {
+      for (int c = lane(); c < kVectorChunks; c += kThreadsAToken) {
+        out[c] = kind == Raw::kBf16 ? chunks[c] : uint4{0, 0, 0, 0};
+      }
+    }
+  }
+
+  __device__ static int token() { return static_cast<int>(threadIdx.x) / kThreadsAToken; }
+
+ private:
+  static constexpr int kNopeChunks =
+      STEADY_NOPE_DIM / kChunkBytes;  // of e4m3; twice as many of bf16
+  static constexpr int kVectorChunks = kHeadDim * 2 / kChunkBytes;
+
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % kThreadsAToken; }
+
+  __device__ int32_t read_slot() const {
+    if (position_ >= end_) return -1;
+    const int scope = position_ < window_ ? 0 : 1;
+    const Pool& pool = call_.layer.scopes[scope];
+    return pool.slots[row_ * pool.slots_stride + (scope == 0 ? position_ : position_ - window_)];
+  }
+
+  __device__ Raw copy(const Pool& pool) const {
+    const int32_t page_tokens = pool.shape.page_tokens, token_in_page = slot_ % page_tokens;
+    const uint8_t* page = pool.pages + slot_ / page_tokens * pool.page_stride_bytes;
+    const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
+    const uint8_t* data = page + steady_data_offset(pool.shape.format, token_in_page);
+    const int bytes = fp8 ? STEADY_FP8_DATA_BYTES : STEADY_BF16_TOKEN_BYTES;
+    const uint8_t* scales = page + steady_fp8_scales_offset(page_tokens, token_in_page);
+    const bool aligned = (reinterpret_cast<uintptr_t>(data) % kChunkBytes |
+                          reinterpret_cast<uintptr_t>(scales) % STEADY_FP8_SCALE_BYTES) == 0;
+    if (aligned) {
+      for (int at = lane() * kChunkBytes; at < bytes; at += kThreadsAToken * kChunkBytes) {
+        ptx::copy_async_16(raw_ + at, data + at);
+      }
+      if (fp8 && lane() == 0) ptx::copy_async_8(raw_ + STEADY_FP8_DATA_BYTES, scales);
+    } else {  // legal, and slow
+      for (int at = lane(); at < bytes; at += kThreadsAToken) raw_[at] = data[at];
+      if (fp8 && lane() < STEADY_FP8_SCALES) raw_[STEADY_FP8_DATA_BYTES + lane()] = scales[lane()];
+    }
+    return fp8 ? Raw::kFp8 : Raw::kBf16;
+  }
+
+  __device__ void log_stray(int scope) const {
+    const int position = scope == 0 ? position_ : position_ - window_;
+    add({1, *call_.tables.layer, call_.layer.kind, scope, row_ / call_.queries,
+         row_ % call_.queries, position, slot_},
+        &call_.tables.faults->stray_slot);
+  }
+
+  const LayerCall& call_;
+  uint8_t* raw_;  ///< of this thread's token
+  Raw* kind_;
+  bool logs_;
+  int row_ = 0, window_ = 0, position_ = 0, end_ = 0;
+  int32_t slot_ = -1;
+};
+
+}  // namespace steady::cuda
