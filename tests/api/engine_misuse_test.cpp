@@ -133,7 +133,7 @@ TEST_P(EngineMisuse, NoneIsWhatAnAbsentPoolOrKindHolds) {
 }
 
 TEST_P(EngineMisuse, Backend) {
-  for (const int number : {-1, 3, 99}) {
+  for (const int number : {-1, 98, 99}) {
     set_number(options.backend, number);
     EXPECT_TRUE(invalid(create(), {"backend", "cpu", "oracle"})) << number;
   }
@@ -156,6 +156,7 @@ void ask_for_more_threads_than_there_is_room(steady_options options, const stead
 }
 
 TEST_P(EngineMisuse, MoreThreadsThanTheSystemAllows) {
+  SKIP_ON_DEVICES("a device's engine starts no threads");
   testing::GTEST_FLAG(death_test_style) = "threadsafe";
   EXPECT_EXIT(ask_for_more_threads_than_there_is_room(options, shape), testing::ExitedWithCode(0),
               "STEADY_UNSUPPORTED: the system does not allow 1024 threads");

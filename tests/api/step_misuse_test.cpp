@@ -33,7 +33,13 @@ class StepMisuse : public OnEveryBackend {
  protected:
   StepMisuse() : c(step_spec()), engine(c.shape(), backend()), caller(engine) {
     workspace = caller.workspace();
+  }
+
+  void SetUp() override {
+    OnEveryBackend::SetUp();
+    if (IsSkipped()) return;
     EXPECT_TRUE(ok(plan()));
+    EXPECT_TRUE(ok(steady_stream_wait(engine.get(), nullptr)));
   }
 
   steady_status plan() const { return steady_plan(engine.get(), workspace, &c.step, nullptr); }
@@ -134,6 +140,7 @@ TEST_P(StepMisuse, MisalignedLengths) {
 }
 
 TEST_P(StepMisuse, DecodeBeforePlan) {
+  SKIP_ON_DEVICES("a device answers NaN without a plan; see CudaDevice.WithoutAPlanAnswersAreNaN");
   const Caller fresh(engine);
   EXPECT_TRUE(failed(steady_decode(engine.get(), fresh.workspace(), &c.step, &layer(), nullptr),
                      STEADY_NOT_PLANNED, {"workspace", "plan"}));
@@ -141,12 +148,14 @@ TEST_P(StepMisuse, DecodeBeforePlan) {
 }
 
 TEST_P(StepMisuse, DecodeAfterTheWorkspaceWasOverwritten) {
+  SKIP_ON_DEVICES("a device answers NaN without a plan; see CudaDevice.WithoutAPlanAnswersAreNaN");
   std::memset(workspace.data, 0, workspace.bytes);
   EXPECT_TRUE(failed(decode(), STEADY_NOT_PLANNED, {"workspace", "plan"}));
   EXPECT_TRUE(c.outputs_untouched());
 }
 
 TEST_P(StepMisuse, DecodeWithThePlanOfAnotherEngine) {
+  SKIP_ON_DEVICES("a device answers NaN without a plan; see CudaDevice.WithoutAPlanAnswersAreNaN");
   const Engine twin(c.shape(), backend());
   EXPECT_TRUE(failed(steady_decode(twin.get(), workspace, &c.step, &layer(), nullptr),
                      STEADY_NOT_PLANNED, {"plan", "engine"}));
@@ -154,6 +163,7 @@ TEST_P(StepMisuse, DecodeWithThePlanOfAnotherEngine) {
 }
 
 TEST_P(StepMisuse, DecodeOfAnotherBatchThanPlanned) {
+  SKIP_ON_DEVICES("a device answers NaN without a plan; see CudaDevice.WithoutAPlanAnswersAreNaN");
   for (const int32_t batch : {1, 2, 4, 5}) {
     c.step.batch = batch;
     EXPECT_TRUE(failed(decode(), STEADY_NOT_PLANNED, {"batch", std::to_string(batch), "3"}));

@@ -108,6 +108,7 @@ TEST_P(NeverStale, AGraphReplaysInAnyStreamOfItsEngine) {
   for (const steady_stream stream : {other.stream(), steady_stream{nullptr}}) {
     c.refill(8);
     ASSERT_TRUE(ok(steady_graph_replay(graph.get(), stream)));
+    ASSERT_TRUE(ok(steady_stream_wait(engine.get(), stream)));
     EXPECT_TRUE(close_to(c.outputs(), c.answer()));
   }
 }
@@ -118,8 +119,10 @@ TEST_P(NeverStale, DecodeUsesThePlannedLengthsWhateverBecameOfTheirArrays) {
   const Engine engine(c.shape(), backend());
   const Caller caller(engine);
   ASSERT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &c.step, nullptr)));
+  ASSERT_TRUE(ok(steady_stream_wait(engine.get(), nullptr)));
   set_lengths(c, 5, -1);
   ASSERT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], nullptr)));
+  ASSERT_TRUE(ok(steady_stream_wait(engine.get(), nullptr)));
   EXPECT_TRUE(close_to(c.outputs(), answer));
 }
 

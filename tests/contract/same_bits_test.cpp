@@ -176,7 +176,7 @@ TEST_P(SameBits, WhereverTheTokensLie) {
   const int64_t tokens = old_pool.page_count * c.shape().window.page_tokens;
   pool.page_count = tokens / 69 + 1;
   pool.page_stride_bytes = steady_page_bytes(STEADY_CACHE_FP8, 69) + 5;
-  std::vector<uint8_t> pages(static_cast<size_t>(pool.page_count * pool.page_stride_bytes));
+  const OddBuffer<uint8_t> pages(pool.page_count * pool.page_stride_bytes);
   pool.pages = pages.data();
   for (int64_t slot = 0; slot < tokens; ++slot) {
     const int64_t moved = tokens - 1 - slot;

@@ -51,6 +51,7 @@ TEST_P(WholeModel, LayersMayComeInAnyOrderAndNumberAfterOnePlan) {
     for (int repeat = 0; repeat < 2; ++repeat)
       ASSERT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &model.step,
                                    &model.layers[layer], nullptr)));
+    ASSERT_TRUE(ok(steady_stream_wait(engine.get(), nullptr)));
     EXPECT_TRUE(same_bits(model.outputs(layer), forwards[layer])) << "layer " << layer;
   }
 }

@@ -11,9 +11,8 @@
 namespace steady::test {
 namespace {
 
-// The recorded calls of FlashMLA are 1.8e-3 away from the exact answer, of which rounding to bf16
-// alone makes 1.7e-3.
-constexpr double kOutTolerance = 2.5e-3;
+double row_tolerance = kOutTolerance;
+constexpr size_t kFewValues = 16 * STEADY_HEAD_DIM;  // one unlucky row decides for so few
 constexpr double kLseTolerance = 1e-4;
 
 testing::AssertionResult differ(const char* what, size_t idx, int64_t heads, int64_t inner) {
@@ -83,6 +82,8 @@ double relative_error(const uint16_t* got, const double* want, size_t count) {
   return difference == 0 ? 0 : std::sqrt(difference / size);
 }
 
+void set_row_tolerance(double tolerance) { row_tolerance = tolerance; }
+
 testing::AssertionResult close_to(const Outputs& got, const Answer& want) {
   if (got.out.size() != want.out.size()) return testing::AssertionFailure() << "the shapes differ";
   const size_t row_size = static_cast<size_t>(got.heads) * STEADY_HEAD_DIM;
@@ -97,11 +98,17 @@ testing::AssertionResult close_to(const Outputs& got, const Answer& want) {
     bool finite = true;
     for (size_t i = begin; i < begin + row_size; ++i) finite &= std::isfinite(want.out[i]);
     const double error = relative_error(&got.out[begin], &want.out[begin], row_size);
-    const double allowed = std::max(kOutTolerance, rounding_error(&want.out[begin], row_size));
+    const double allowed = std::max(row_tolerance, rounding_error(&want.out[begin], row_size));
     if (finite && !(error < allowed))
       return testing::AssertionFailure()
              << "row " << begin / row_size << " is " << error << " away, allowed is " << allowed;
   }
+  const double error = relative_error(got.out.data(), want.out.data(), want.out.size());
+  const bool all_finite = std::all_of(want.out.begin(), want.out.end(),
+                                      [](double value) { return std::isfinite(value); });
+  const double allowed = std::max(kOutTolerance, rounding_error(want.out.data(), want.out.size()));
+  if (all_finite && got.out.size() > kFewValues && !(error < allowed))
+    return testing::AssertionFailure() << "out is " << error << " away, allowed is " << allowed;
   for (size_t i = 0; i < got.lse.size(); ++i) {
     if (!close_lse(got.lse[i], want.lse[i]))
       return differ("lse", i, got.heads, 1) << ": " << got.lse[i] << " instead of " << want.lse[i];

@@ -7,7 +7,6 @@
 
 #include <cstring>
 #include <memory>
-#include <new>
 #include <string>
 
 #include "steady/device.h"
@@ -26,10 +25,23 @@ struct GraphDestroyer {
 };
 using Graph = std::unique_ptr<steady_graph, GraphDestroyer>;
 
+inline steady_backend_info info_of(steady_backend backend) {
+  steady_backend_info info = {};
+  info.struct_size = sizeof(info);
+  for (int32_t i = 0; steady_describe_backend(i, &info) == STEADY_OK; ++i) {
+    if (info.backend == backend) return info;
+  }
+  ADD_FAILURE() << "this build has no backend " << backend;
+  return {};
+}
+
+// None where the machine cannot run the backend: a fixture is made before its test is skipped.
 class Engine {
  public:
   Engine(const steady_shape& shape, const steady_options& options) {
-    EXPECT_TRUE(ok(steady_engine_create(&shape, &options, &engine_)));
+    if (options.backend == STEADY_AUTO || info_of(options.backend).usable != 0) {
+      EXPECT_TRUE(ok(steady_engine_create(&shape, &options, &engine_)));
+    }
   }
   Engine(const steady_shape& shape, steady_backend backend, int32_t threads = 0)
       : Engine(shape, steady_options{sizeof(steady_options), backend, 0, threads, 0}) {}
@@ -47,14 +59,16 @@ class Engine {
 class Caller {
  public:
   explicit Caller(const Engine& engine) : engine_(engine.get()) {
+    if (engine_ == nullptr) return;
     workspace_.bytes = steady_workspace_bytes(engine_);
-    workspace_.data = ::operator new(workspace_.bytes, kAlignment);
+    workspace_.data = common_memory().allocate(workspace_.bytes, kAlignment);
     std::memset(workspace_.data, 0xA5, workspace_.bytes);
     EXPECT_TRUE(ok(steady_stream_create(engine_, &stream_)));
   }
   ~Caller() {
+    if (engine_ == nullptr) return;
     steady_stream_destroy(engine_, stream_);
-    ::operator delete(workspace_.data, kAlignment);
+    common_memory().deallocate(workspace_.data, workspace_.bytes, kAlignment);
   }
   Caller(const Caller&) = delete;
   Caller& operator=(const Caller&) = delete;
@@ -89,7 +103,7 @@ class Caller {
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{256};
+  static constexpr size_t kAlignment = 256;
 
   void issue(const HostileCase& c) const {
     EXPECT_TRUE(ok(steady_plan(engine_, workspace_, &c.step, stream_)));
@@ -116,16 +130,31 @@ inline void expect_right(const HostileCase& c, steady_backend backend, int32_t t
   EXPECT_TRUE(c.gaps_untouched());
 }
 
-// Every test runs on all backends.
+// Every test runs on all backends of the build; those that this machine cannot run are skipped by
+// name.
 class OnEveryBackend : public testing::TestWithParam<steady_backend> {
  protected:
+  void SetUp() override {
+    const steady_backend_info info = info_of(backend());
+    if (info.usable == 0) GTEST_SKIP() << info.name << ": " << info.detail;
+    set_row_tolerance(backend() == STEADY_CUDA ? kRowToleranceOfBf16Products : kOutTolerance);
+  }
+
   steady_backend backend() const { return GetParam(); }
 };
 
+// Leaves a test that a backend whose work runs apart from the caller cannot pass, saying why.
+#define SKIP_ON_DEVICES(reason) \
+  if (backend() == STEADY_CUDA) GTEST_SKIP() << (reason)
+
+#if STEADY_WITH_CUDA
+inline const auto kEveryBackend = testing::Values(STEADY_CPU, STEADY_ORACLE, STEADY_CUDA);
+#else
 inline const auto kEveryBackend = testing::Values(STEADY_CPU, STEADY_ORACLE);
+#endif
 
 inline std::string backend_name(const testing::TestParamInfo<steady_backend>& info) {
-  return info.param == STEADY_CPU ? "cpu" : "oracle";
+  return info_of(info.param).name;
 }
 
 }  // namespace steady::test

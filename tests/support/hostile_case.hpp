@@ -17,6 +17,7 @@
 #include "steady/steady.h"
 #include "tests/support/compare.hpp"
 #include "tests/support/layout.hpp"
+#include "tests/support/memory.hpp"
 #include "tests/support/random.hpp"
 #include "tests/support/reference.hpp"
 
@@ -29,9 +30,10 @@ class OddBuffer {
  public:
   OddBuffer() = default;
   explicit OddBuffer(int64_t count, size_t offset_bytes = sizeof(T))
-      : bytes_(new std::byte[offset_bytes + static_cast<size_t>(count) * sizeof(T)]),
-        offset_bytes_(offset_bytes),
-        count_(count) {}
+      : offset_bytes_(offset_bytes), count_(count) {
+    const size_t bytes = offset_bytes + static_cast<size_t>(count) * sizeof(T);
+    bytes_ = {static_cast<std::byte*>(common_memory().allocate(bytes)), Free{bytes}};
+  }
 
   T* data() const { return reinterpret_cast<T*>(bytes_.get() + offset_bytes_); }
   T& operator[](int64_t idx) const { return data()[idx]; }
@@ -40,7 +42,12 @@ class OddBuffer {
   T* end() const { return data() + count_; }
 
  private:
-  std::unique_ptr<std::byte[]> bytes_;
+  struct Free {
+    size_t bytes = 0;
+    void operator()(std::byte* memory) const { common_memory().deallocate(memory, bytes); }
+  };
+
+  std::unique_ptr<std::byte, Free> bytes_;
   size_t offset_bytes_ = 0;
   int64_t count_ = 0;
 };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A size goes in; address space of at least that size comes out, between two places that nobody may
-// touch. It costs no memory until it is written.
+// touch. It costs no memory until it is written, unless a device shares it.
 #pragma once
 
 #include <sys/mman.h>
@@ -9,6 +9,8 @@
 #include <cstdint>
 #include <stdexcept>
 #include <utility>
+
+#include "tests/support/memory.hpp"
 
 namespace steady::test {
 
@@ -25,11 +27,14 @@ class MappedMemory {
     begin_ = static_cast<uint8_t*>(mapped) + kGuardBytes;
     forbid(-kGuardBytes, kGuardBytes);
     forbid(static_cast<int64_t>(bytes_), kGuardBytes);
+    share_with_devices(begin_, bytes_);
   }
   MappedMemory(MappedMemory&& other) noexcept
       : bytes_(other.bytes_), begin_(std::exchange(other.begin_, nullptr)) {}
   ~MappedMemory() {
-    if (begin_ != nullptr) munmap(begin_ - kGuardBytes, bytes_ + 2 * kGuardBytes);
+    if (begin_ == nullptr) return;
+    withdraw_from_devices(begin_);
+    munmap(begin_ - kGuardBytes, bytes_ + 2 * kGuardBytes);
   }
 
   // The first byte; the one before it faults.

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// How work is cut on a card follows from shape and card alone, so it is tested without one.
+#include <gtest/gtest.h>
+
+#include <initializer_list>
+
+#include "cuda/attend.hpp"
+#include "cuda/engine.hpp"
+#include "cuda/memory.hpp"
+
+namespace steady::cuda {
+namespace {
+
+constexpr size_t kHopper = 227 * 1024, kAmpere = 163 * 1024, kAda = 99 * 1024;
+
+Shape shape_of(int heads, int compressed, steady_cache_format format = STEADY_CACHE_FP8) {
+  Shape shape = {heads, 1, STEADY_MAX_BATCH, 1, 1.0f, {format, 64, 128}, {}};
+  shape.compressed[0] = {format, 64, compressed};
+  return shape;
+}
+
+TEST(Choice, EveryCardOfTheListHasAGroupForEveryShape) {
+  for (const size_t card : {kHopper, kAmpere, kAda}) {
+    for (const auto format : {STEADY_CACHE_FP8, STEADY_CACHE_BF16}) {
+      for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
+        for (const int rows : {1, 100, 40000}) {
+          const AttendChoice choice = choose_attend(shape_of(heads, 512, format), rows, 132, card);
+          EXPECT_GE(choice.heads, 16);
+          EXPECT_LE(choice.shared_bytes, card);
+        }
+      }
+    }
+  }
+}
+
+TEST(Choice, ManyRowsTakeTheLargestGroupAndFewRowsSpreadTheirHeads) {
+  EXPECT_EQ(choose_attend(shape_of(64, 512), 132, 132, kHopper).heads, 64);
+  EXPECT_EQ(choose_attend(shape_of(64, 512), 66, 132, kHopper).heads, 32);
+  EXPECT_EQ(choose_attend(shape_of(64, 512), 1, 132, kHopper).heads, 16);
+  EXPECT_EQ(choose_attend(shape_of(128, 512), 4096, 132, kAda).heads, 32);
+}
+
+TEST(Choice, FewHeadsAreNotPaddedToALargeGroup) {
+  EXPECT_EQ(choose_attend(shape_of(8, 512), 4096, 132, kHopper).heads, 16);
+  EXPECT_EQ(choose_attend(shape_of(32, 512), 4096, 132, kHopper).heads, 32);
+}
+
+TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
+  for (const int heads : {1, 8, 16, 63, 64, 65, 128}) {
+    for (const int compressed : {0, 512, 1024, 8192, 65536}) {
+      for (const int kinds : {1, 3}) {
+        Shape shape = shape_of(heads, compressed);
+        shape.kinds = kinds;
+        for (int kind = 1; kind < kinds; ++kind) shape.compressed[kind] = shape.compressed[0];
+        EXPECT_LE(MemoryMap(shape, limits_for(shape, 132)).bytes(), 35'000'000u)
+            << heads << " heads, " << compressed << " tokens, " << kinds << " kinds";
+      }
+    }
+  }
+}
+
+TEST(Choice, TheRowsOfDeepSeekV4AreOneUnit) {
+  for (const int compressed : {0, 512, 1024}) {
+    const PlanLimits limits = limits_for(shape_of(64, compressed), 132);
+    EXPECT_EQ(cut_row(128 + compressed, limits).count, 1);
+    EXPECT_EQ(limits.slots, 0);
+  }
+}
+
+}  // namespace
+}  // namespace steady::cuda

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA backend's manners: capturable in the strictest mode, no device memory taken, 64-bit
+// addresses, answers as NaN without a plan, and errors of earlier work told apart from its own.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <vector>
+
+#include "steady/steady.hpp"
+#include "tests/cuda/device.hpp"
+#include "tests/support/engine.hpp"
+
+namespace steady::test {
+namespace {
+
+class CudaDevice : public OnDevice {
+ protected:
+  void SetUp() override {
+    OnDevice::SetUp();
+    set_row_tolerance(kRowToleranceOfBf16Products);
+  }
+};
+
+CaseSpec two_scopes() {
+  CaseSpec spec;
+  spec.heads = 24;
+  spec.batch = 5;
+  spec.window = {128, STEADY_CACHE_FP8, 64};
+  spec.compressed = {{3000, STEADY_CACHE_FP8, 64}};
+  return spec;
+}
+
+TEST_F(CudaDevice, PlanAndDecodeNeitherAllocateNorWait) {
+  HostileCase c(two_scopes());
+  const Engine engine(c.shape(), STEADY_CUDA);
+  const Caller caller(engine);
+  caller.run(c);
+  // In this mode an allocation or a wait on any thread ends the capture with an error.
+  const auto stream = static_cast<cudaStream_t>(caller.stream());
+  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+  EXPECT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &c.step, stream)));
+  EXPECT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], stream)));
+  cudaGraph_t graph = nullptr;
+  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+  cudaGraphExec_t ready = nullptr;
+  ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+
+  size_t free_before = 0, free_after = 0, total = 0;
+  ASSERT_EQ(cudaMemGetInfo(&free_before, &total), cudaSuccess);
+  for (uint64_t seed = 1; seed <= 1000; ++seed) {
+    if (seed % 100 == 0) c.refill(seed);
+    ASSERT_EQ(cudaGraphLaunch(ready, stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+    if (seed % 100 == 0) {
+      EXPECT_TRUE(close_to(c.outputs(), c.answer())) << seed;
+    }
+  }
+  ASSERT_EQ(cudaMemGetInfo(&free_after, &total), cudaSuccess);
+  EXPECT_EQ(free_before, free_after);
+  cudaGraphExecDestroy(ready);
+  cudaGraphDestroy(graph);
+}
+
+TEST_F(CudaDevice, FindsTokensAtBothEndsOfADevicePoolBeyond4GiB) {
+  constexpr int32_t kPageTokens = 64;
+  const int64_t stride = steady_page_bytes(STEADY_CACHE_FP8, kPageTokens) + 64;
+  const int64_t pages = (int64_t{5} << 30) / stride;
+  CaseSpec spec;
+  spec.heads = 8;
+  spec.batch = 1;
+  spec.window = {6, STEADY_CACHE_FP8, kPageTokens, Lengths::kAbsent};
+  spec.window.hole_percent = 0;
+  HostileCase c(spec);
+  const steady::Engine engine(c.shape(), {sizeof(steady_options), STEADY_CUDA, 0, 0, 0});
+  const steady::DeviceArray<uint8_t> pool(engine, static_cast<size_t>(pages * stride));
+  ASSERT_EQ(cudaMemset(pool.data(), 0xff, pool.size()), cudaSuccess);
+  // The same tokens as a small host pool has, spread over the borders of 2 and 4 GiB and both ends.
+  const int64_t far[] = {0,
+                         (int64_t{2} << 30) / stride,
+                         (int64_t{2} << 30) / stride + 1,
+                         (int64_t{4} << 30) / stride,
+                         (int64_t{4} << 30) / stride + 1,
+                         pages - 1};
+  const Answer answer = c.answer();
+  std::vector<int32_t> slots;
+  for (int i = 0; i < 6; ++i) {
+    const steady_pool& near_pool = c.layers[0].window;
+    const int32_t slot = c.window_slots()[i];
+    const uint8_t* page = static_cast<const uint8_t*>(near_pool.pages) +
+                          slot / kPageTokens * near_pool.page_stride_bytes;
+    engine.upload(pool.data() + far[i] * stride, page,
+                  static_cast<size_t>(steady_page_bytes(STEADY_CACHE_FP8, kPageTokens)));
+    slots.push_back(static_cast<int32_t>(far[i] * kPageTokens + slot % kPageTokens));
+  }
+  std::copy(slots.begin(), slots.end(), c.window_slots());
+  c.layers[0].window.pages = pool.data();
+  c.layers[0].window.page_stride_bytes = stride;
+  c.layers[0].window.page_count = pages;
+  const steady::Workspace workspace(engine);
+  engine.plan(workspace, c.step);
+  engine.decode(workspace, c.step, c.layers[0]);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  EXPECT_TRUE(close_to(c.outputs(), answer));
+}
+
+TEST_F(CudaDevice, WithoutAPlanAnswersAreNaN) {
+  HostileCase c(two_scopes());
+  const Engine engine(c.shape(), STEADY_CUDA);
+  const Caller caller(engine);
+  EXPECT_TRUE(
+      ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], caller.stream())));
+  EXPECT_TRUE(ok(steady_stream_wait(engine.get(), caller.stream())));
+  for (const uint16_t bits : c.outputs().out) EXPECT_EQ(bits & 0x7fff, 0x7fc0);
+  for (const float lse : c.outputs().lse) EXPECT_TRUE(std::isnan(lse));
+  EXPECT_TRUE(c.gaps_untouched());
+}
+
+// Breaks the device's context, so it runs in a process of its own.
+void blame_nobody_for_an_earlier_fault() {
+  HostileCase c(two_scopes());
+  const Engine engine(c.shape(), STEADY_CUDA);
+  const Caller caller(engine);
+  HostileCase broken(two_scopes());
+  broken.layers[0].q = reinterpret_cast<const uint16_t*>(0x10);  // an address nobody has
+  EXPECT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &broken.step, caller.stream())));
+  EXPECT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &broken.step, &broken.layers[0],
+                               caller.stream())));
+  cudaDeviceSynchronize();
+  const steady_status status =
+      steady_plan(engine.get(), caller.workspace(), &c.step, caller.stream());
+  std::fprintf(stderr, "%s: %s\n", steady_status_name(status), steady_last_error());
+  std::_Exit(status == STEADY_DEVICE_FAILED ? 0 : 1);
+}
+
+TEST_F(CudaDevice, AFaultOfEarlierWorkIsToldApartFromAnErrorOfTheCall) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";
+  EXPECT_EXIT(blame_nobody_for_an_earlier_fault(), testing::ExitedWithCode(0),
+              "STEADY_DEVICE_FAILED: the device had failed before this call");
+}
+
+}  // namespace
+}  // namespace steady::test
