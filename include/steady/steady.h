@@ -44,8 +44,8 @@ typedef enum steady_status STEADY_ANY_INT {
   STEADY_INVALID_ARGUMENT = 1, /* a value no backend takes */
   STEADY_UNSUPPORTED = 2,      /* not on this backend or machine */
   STEADY_OUT_OF_MEMORY = 3,
-  STEADY_NOT_PLANNED = 4, /* decode found no plan of this engine and batch in the workspace */
-  STEADY_INTERNAL = 5,    /* a defect of Steady or of the system below it */
+  STEADY_NOT_PLANNED = 4,  /* decode found no plan of this engine and batch in the workspace */
+  STEADY_INTERNAL = 5,     /* a defect of Steady or of the system below it */
   STEADY_DEVICE_FAILED = 6 /* work that ran on the device before this call broke it */
 } steady_status;
 
@@ -53,7 +53,7 @@ typedef enum steady_backend STEADY_ANY_INT {
   STEADY_AUTO = 0, /* the best usable one, or the one that the environment's STEADY_BACKEND names */
   STEADY_CPU = 1,  /* SIMD, several threads */
   STEADY_ORACLE = 2, /* scalar, float64 sums: the specification */
-  STEADY_CUDA = 3   /* NVIDIA GPUs, sm_80 and later */
+  STEADY_CUDA = 3    /* NVIDIA GPUs, sm_80 and later */
 } steady_backend;
 
 typedef struct steady_engine steady_engine;

@@ -37,7 +37,8 @@ TEST_P(SamePointers, TheAllocatorTrapSeesAllocations) {
 }
 
 TEST_P(SamePointers, AThousandReplaysAllocateNothingAndWriteWhereTheFirstDid) {
-  SKIP_ON_DEVICES("a driver has allocations of its own; see CudaDevice.PlanAndDecodeNeitherAllocateNorWait");
+  SKIP_ON_DEVICES(
+      "a driver has allocations of its own; see CudaDevice.PlanAndDecodeNeitherAllocateNorWait");
   const HostileCase c(small_model());
   const Engine engine(c.shape(), backend(), 3);
   const Caller caller(engine);
@@ -55,7 +56,8 @@ TEST_P(SamePointers, AThousandReplaysAllocateNothingAndWriteWhereTheFirstDid) {
 }
 
 TEST_P(SamePointers, AnEagerStepAllocatesNothing) {
-  SKIP_ON_DEVICES("a driver has allocations of its own; see CudaDevice.PlanAndDecodeNeitherAllocateNorWait");
+  SKIP_ON_DEVICES(
+      "a driver has allocations of its own; see CudaDevice.PlanAndDecodeNeitherAllocateNorWait");
   const HostileCase c(small_model());
   const Engine engine(c.shape(), {sizeof(steady_options), backend(), 0, 3, 1});
   const Caller caller(engine);
