@@ -2,8 +2,6 @@
 // The sizes of a case in, caches, slots and queries filled with random values out.
 #include "bench/inputs.hpp"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -13,7 +11,7 @@
 namespace steady::bench {
 namespace {
 
-constexpr int32_t kPageTokens = 64;
+constexpr int32_t kWindowPageTokens = 256;
 
 int64_t round_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit * unit; }
 
@@ -36,11 +34,11 @@ class Palette {
     }
   }
 
-  void copy_any_to(uint8_t* page, int32_t token, std::mt19937* random) const {
+  void copy_any_to(uint8_t* page, int32_t page_tokens, int32_t token, std::mt19937* random) const {
     const auto from = static_cast<int32_t>((*random)() % kPaletteTokens);
     std::memcpy(page + steady_data_offset(STEADY_CACHE_FP8, token),
                 page_.data() + steady_data_offset(STEADY_CACHE_FP8, from), STEADY_FP8_DATA_BYTES);
-    std::memcpy(page + steady_fp8_scales_offset(kPageTokens, token),
+    std::memcpy(page + steady_fp8_scales_offset(page_tokens, token),
                 page_.data() + steady_fp8_scales_offset(kPaletteTokens, from),
                 STEADY_FP8_SCALE_BYTES);
   }
@@ -50,12 +48,19 @@ class Palette {
   std::vector<uint8_t> page_;
 };
 
-int sets_for(const Case& sizes) {
+int sets_for(const Case& sizes, int64_t rotation_bytes) {
   constexpr int64_t kLeastBytes = int64_t{64} << 20, kMostBytes = int64_t{256} << 20;
-  const int64_t rotation =
-      std::clamp<int64_t>(2 * sysconf(_SC_LEVEL3_CACHE_SIZE), kLeastBytes, kMostBytes);
-  const int64_t set_bytes = int64_t{1} * sizes.batch * sizes.tokens() * STEADY_FP8_TOKEN_BYTES;
-  return static_cast<int>(std::clamp<int64_t>(rotation / set_bytes + 1, 2, 256));
+  const int64_t set_bytes = int64_t{1} * sizes.batch * sizes.tokens(0) * STEADY_FP8_TOKEN_BYTES;
+  const int64_t bytes = std::clamp(rotation_bytes, kLeastBytes, kMostBytes);
+  return static_cast<int>(std::clamp<int64_t>(bytes / set_bytes + 1, 2, 256));
+}
+
+/// Copies `values` to each set's part of `to`.
+template <class T>
+void upload_to_sets(const Engine& engine, const std::vector<T>& values, const DeviceArray<T>& to) {
+  for (size_t at = 0; at < to.size(); at += values.size()) {
+    engine.upload(to.data() + at, values.data(), values.size() * sizeof(T));
+  }
 }
 
 }  // namespace
@@ -65,10 +70,13 @@ steady_shape Case::shape() const {
   shape.heads = heads;
   shape.queries = queries;
   shape.max_batch = batch;
-  shape.kinds = 1;
+  shape.kinds = kinds;
   shape.softmax_scale = 1 / std::sqrt(float{STEADY_HEAD_DIM});
-  shape.window = {STEADY_CACHE_FP8, kPageTokens, window};
-  shape.compressed[0] = {STEADY_CACHE_FP8, kPageTokens, compressed};
+  shape.window = {STEADY_CACHE_FP8, kWindowPageTokens, window};
+  constexpr int32_t kPageTokens[] = {64, 64, 2};
+  for (int kind = 0; kind < kinds; ++kind) {
+    shape.compressed[kind] = {STEADY_CACHE_FP8, kPageTokens[kind], tokens(kind) - window};
+  }
   return shape;
 }
 
@@ -76,73 +84,100 @@ Scope::Scope(const Engine& engine, const steady_pool_shape& shape, const Case& s
              std::mt19937* random)
     : shape_(shape),
       request_tokens_(int64_t{2} * shape.max_tokens),
-      page_count_(round_up(sizes.batch * request_tokens_, kPageTokens) / kPageTokens),
+      page_count_(round_up(sizes.batch * request_tokens_, shape.page_tokens) / shape.page_tokens),
       page_stride_bytes_(
-          round_up(steady_page_bytes(shape.format, kPageTokens), STEADY_FP8_DATA_BYTES)),
-      slots_a_set_(int64_t{1} * sizes.rows() * shape.max_tokens),
-      pages_(engine, sets * page_count_ * page_stride_bytes_),
-      slots_(engine, sets * slots_a_set_) {
-  fill_pages(sets, random);
-  fill_slots(sizes, sets, random);
+          round_up(steady_page_bytes(shape.format, shape.page_tokens), STEADY_FP8_DATA_BYTES)),
+      host_pages_(page_count_ * page_stride_bytes_),
+      host_slots_(size_t{1} * sizes.rows() * shape.max_tokens),
+      pages_(engine, sets * host_pages_.size()),
+      slots_(engine, sets * host_slots_.size()) {
+  if (shape.max_tokens == 0) return;
+  fill_pages(random);
+  fill_slots(sizes, random);
+  upload_to_sets(engine, host_pages_, pages_);
+  upload_to_sets(engine, host_slots_, slots_);
 }
 
-void Scope::fill_pages(int sets, std::mt19937* random) {
+void Scope::fill_pages(std::mt19937* random) {
   const Palette palette(random);
-  for (int64_t page = 0; page < sets * page_count_; ++page) {
-    uint8_t* const begin = pages_.data() + page * page_stride_bytes_;
-    for (int32_t token = 0; token < kPageTokens; ++token) palette.copy_any_to(begin, token, random);
+  for (int64_t page = 0; page < page_count_; ++page) {
+    uint8_t* const begin = host_pages_.data() + page * page_stride_bytes_;
+    for (int32_t token = 0; token < shape_.page_tokens; ++token)
+      palette.copy_any_to(begin, shape_.page_tokens, token, random);
   }
 }
 
-void Scope::fill_slots(const Case& sizes, int sets, std::mt19937* random) {
+void Scope::fill_slots(const Case& sizes, std::mt19937* random) {
   std::vector<int32_t> choice(request_tokens_);
   std::vector<char> seen(sizes.batch * request_tokens_);
-  int32_t* slots = slots_.data();
-  for (int set = 0; set < sets; ++set) {
-    for (int row = 0; row < sizes.rows(); ++row) {
-      const auto first = static_cast<int32_t>(row / sizes.queries * request_tokens_);
-      std::iota(choice.begin(), choice.end(), first);
-      std::shuffle(choice.begin(), choice.end(), *random);
-      slots = std::copy_n(choice.begin(), shape_.max_tokens, slots);
-      if (set > 0) continue;
-      for (int i = 0; i < shape_.max_tokens; ++i) {
-        unique_tokens_ += seen[choice[i]] == 0;
-        seen[choice[i]] = 1;
-      }
+  int32_t* slots = host_slots_.data();
+  for (int row = 0; row < sizes.rows(); ++row) {
+    const auto first = static_cast<int32_t>(row / sizes.queries * request_tokens_);
+    std::iota(choice.begin(), choice.end(), first);
+    std::shuffle(choice.begin(), choice.end(), *random);
+    slots = std::copy_n(choice.begin(), shape_.max_tokens, slots);
+    for (int i = 0; i < shape_.max_tokens; ++i) {
+      unique_tokens_ += seen[choice[i]] == 0;
+      seen[choice[i]] = 1;
     }
   }
 }
 
 steady_pool Scope::pool(int set) const {
-  return {pages_.data() + set * page_count_ * page_stride_bytes_, page_stride_bytes_, page_count_,
-          slots_.data() + set * slots_a_set_, 0};
+  return {pages_.data() + set * host_pages_.size(), page_stride_bytes_, page_count_,
+          slots_.data() + set * host_slots_.size(), 0};
 }
 
-Inputs::Inputs(const Engine& engine, const Case& sizes)
+steady_pool Scope::host_pool() const {
+  return {host_pages_.data(), page_stride_bytes_, page_count_, host_slots_.data(), 0};
+}
+
+Inputs::Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes)
     : sizes_(sizes),
-      sets_(sets_for(sizes)),
+      sets_(sets_for(sizes, rotation_bytes)),
       window_(engine, sizes.shape().window, sizes, sets_, &random_),
-      compressed_(engine, sizes.shape().compressed[0], sizes, sets_, &random_),
-      q_(engine, sets_ * sizes.vector_values()),
-      sinks_(sizes.heads) {
-  std::generate_n(q_.data(), q_.size(), [&] { return random_bf16(&random_); });
+      host_q_(sizes.vector_values()),
+      host_sinks_(sizes.heads),
+      q_(engine, sets_ * host_q_.size()),
+      sinks_(engine, host_sinks_.size()) {
+  compressed_.reserve(sizes.kinds);
+  for (int kind = 0; kind < sizes.kinds; ++kind) {
+    compressed_.emplace_back(engine, sizes.shape().compressed[kind], sizes, sets_, &random_);
+  }
+  std::generate(host_q_.begin(), host_q_.end(), [&] { return random_bf16(&random_); });
   std::normal_distribution<float> normal;
-  std::generate(sinks_.begin(), sinks_.end(), [&] { return normal(random_); });
+  std::generate(host_sinks_.begin(), host_sinks_.end(), [&] { return normal(random_); });
+  upload_to_sets(engine, host_q_, q_);
+  upload_to_sets(engine, host_sinks_, sinks_);
+  check(steady_stream_wait(engine.get(), nullptr));
 }
 
-steady_layer Inputs::layer(int set, uint16_t* out) const {
+steady_layer Inputs::layer(int set, int kind, uint16_t* out) const {
   auto layer = make<steady_layer>();
-  layer.q = q_.data() + set * sizes_.vector_values();
+  layer.kind = kind;
+  layer.q = q_.data() + set * host_q_.size();
   layer.out = out;
   layer.sink = sinks_.data();
   layer.window = window_.pool(set);
-  layer.compressed = compressed_.pool(set);
+  layer.compressed = compressed_[kind].pool(set);
   return layer;
 }
 
-double Inputs::unique_bytes() const {
-  return static_cast<double>(window_.unique_tokens() + compressed_.unique_tokens()) *
-         STEADY_FP8_TOKEN_BYTES;
+steady_layer Inputs::host_layer(int kind, uint16_t* out) const {
+  auto layer = make<steady_layer>();
+  layer.kind = kind;
+  layer.q = host_q_.data();
+  layer.out = out;
+  layer.sink = host_sinks_.data();
+  layer.window = window_.host_pool();
+  layer.compressed = compressed_[kind].host_pool();
+  return layer;
+}
+
+double Inputs::unique_bytes(int kind) const {
+  const int64_t tokens = window_.unique_tokens() + compressed_[kind].unique_tokens();
+  return static_cast<double>(tokens) * STEADY_FP8_TOKEN_BYTES +
+         2.0 * static_cast<double>(sizes_.vector_values()) * sizeof(uint16_t);
 }
 
 }  // namespace steady::bench

@@ -10,57 +10,70 @@
 
 namespace steady::bench {
 
+/// One kind of layer, or the three of the model: window and 4:1 scope in pages of 64 tokens; window
+/// alone; window and 128:1 scope in pages of 2.
 struct Case {
-  int heads, batch, queries, window, compressed;
+  int heads, batch, queries, window, compressed, kinds;
 
   int rows() const { return batch * queries; }
-  int tokens() const { return window + compressed; }  ///< of a row
-  double flop() const { return 2.0 * rows() * heads * tokens() * 2 * STEADY_HEAD_DIM; }
+  int tokens(int kind) const {
+    return window + (kind == kWindowAlone ? 0 : compressed);
+  }  ///< of a row
+  double flop(int kind) const { return 2.0 * rows() * heads * tokens(kind) * 2 * STEADY_HEAD_DIM; }
   size_t vector_values() const { return size_t{1} * rows() * heads * STEADY_HEAD_DIM; }  ///< of q
   steady_shape shape() const;
+
+  static constexpr int kWindowAlone = 1;
 };
 
-/// One pool for each set: twice as many tokens a request as a row selects, of which each row
-/// selects some at random.
+/// Twice as many tokens a request as a row selects, of which each row selects some at random; on
+/// the host, and on the device as often as there are sets: equal bytes at other addresses.
 class Scope {
  public:
   Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes, int sets,
         std::mt19937* random);
 
   steady_pool pool(int set) const;
-  /// Distinct tokens that the first set's rows select; each request has its own.
+  steady_pool host_pool() const;
+  /// Distinct tokens that the rows select; each request has its own.
   int64_t unique_tokens() const { return unique_tokens_; }
 
  private:
-  void fill_pages(int sets, std::mt19937* random);
-  void fill_slots(const Case& sizes, int sets, std::mt19937* random);
+  void fill_pages(std::mt19937* random);
+  void fill_slots(const Case& sizes, std::mt19937* random);
 
   steady_pool_shape shape_;
-  int64_t request_tokens_, page_count_, page_stride_bytes_, slots_a_set_;
+  int64_t request_tokens_, page_count_, page_stride_bytes_;
   int64_t unique_tokens_ = 0;
+  std::vector<uint8_t> host_pages_;
+  std::vector<int32_t> host_slots_;
   DeviceArray<uint8_t> pages_;
   DeviceArray<int32_t> slots_;
 };
 
-/// The backends of this build compute in the host's memory, so that all of it is written in place.
 class Inputs {
  public:
-  Inputs(const Engine& engine, const Case& sizes);
+  /// `rotation_bytes`: what all sets should hold at least, as far as that stays within reason.
+  Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes);
 
-  /// More than twice the last cache together, as long as that stays within reason.
   int sets() const { return sets_; }
-  /// `out` is one for all sets.
-  steady_layer layer(int set, uint16_t* out) const;
-  /// Bytes of cached tokens that one set's rows read, each counted once.
-  double unique_bytes() const;
+  /// In device memory. `out` is one for all sets, which have one answer.
+  steady_layer layer(int set, int kind, uint16_t* out) const;
+  /// The same in the memory of the host.
+  steady_layer host_layer(int kind, uint16_t* out) const;
+  /// Bytes that must be read or written, each counted once: cached tokens, queries, answers.
+  double unique_bytes(int kind) const;
 
  private:
   Case sizes_;
   int sets_;
   std::mt19937 random_;  ///< seeded alike in each run
-  Scope window_, compressed_;
+  Scope window_;
+  std::vector<Scope> compressed_;  ///< of each kind
+  std::vector<uint16_t> host_q_;
+  std::vector<float> host_sinks_;
   DeviceArray<uint16_t> q_;
-  std::vector<float> sinks_;
+  DeviceArray<float> sinks_;
 };
 
 }  // namespace steady::bench

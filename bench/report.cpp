@@ -2,10 +2,12 @@
 // Results of cases in, a table or JSON lines out.
 #include "bench/report.hpp"
 
+#include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "bench/baselines.hpp"
+#include "cli/backends.hpp"
 #include "cli/terminal.hpp"
 #include "support/text.hpp"
 
@@ -15,36 +17,47 @@ namespace {
 using support::format;
 
 struct Speed {
-  double gflop_per_s, cache_gb_per_s, roof_percent;
+  double gflop_per_s, gb_per_s, roof_percent;
 };
 
 Speed speed_of(const Result& result, const support::Roof& roof) {
-  const double seconds = result.steady.median_us / 1e6, flop = result.sizes.flop();
-  return {flop / seconds / 1e9, result.unique_bytes / seconds / 1e9,
-          100 * roof.seconds(flop, result.unique_bytes) / seconds};
+  const double seconds = result.steady.median_us / 1e6;
+  return {result.flop / seconds / 1e9, result.unique_bytes / seconds / 1e9,
+          100 * roof.seconds(result.flop, result.unique_bytes) / seconds};
 }
+
+std::string microseconds(double us) { return format(us < 1000 ? "%.1f" : "%.0f", us); }
 
 std::vector<std::string> cells(const Result& result, const support::Roof& roof) {
   const Timing& time = result.steady;
   const Speed speed = speed_of(result, roof);
   std::vector<std::string> row = {case_text(result.sizes),
-                                  format("%.0f", time.median_us),
-                                  format("%.0f–%.0f", time.p10_us, time.p90_us),
+                                  microseconds(time.median_us),
+                                  microseconds(time.p10_us) + "–" + microseconds(time.p90_us),
                                   format("%.1f", speed.gflop_per_s),
-                                  format("%.2f", speed.cache_gb_per_s),
+                                  format("%.2f", speed.gb_per_s),
                                   format("%.0f", speed.roof_percent)};
   for (const Timing& baseline : result.baselines) {
-    row.push_back(format("%.0f", baseline.median_us));
-    row.push_back(format("%.2f", baseline.median_us / time.median_us));
+    const bool known = !std::isnan(baseline.median_us);
+    row.push_back(known ? microseconds(baseline.median_us) : "–");
+    row.push_back(known ? format("%.2f", baseline.median_us / time.median_us) : "–");
   }
   return row;
+}
+
+void print_nodes(const Result& result) {
+  if (result.nodes.empty()) return;
+  std::cout << case_text(result.sizes) << ":";
+  for (const Node& node : result.nodes)
+    std::cout << format("  %d × %s %.2f µs", node.count, node.name.c_str(), node.median_us);
+  std::cout << "\n";
 }
 
 }  // namespace
 
 std::string case_text(const Case& sizes) {
-  return format("%d×%d×%d, %d+%d", sizes.batch, sizes.queries, sizes.heads, sizes.window,
-                sizes.compressed);
+  return format("%d×%d×%d, %d+%d%s", sizes.batch, sizes.queries, sizes.heads, sizes.window,
+                sizes.compressed, sizes.kinds == 1 ? "" : ", 3 kinds");
 }
 
 void print_json_line(const Setting& setting, const Result& result) {
@@ -54,8 +67,11 @@ void print_json_line(const Setting& setting, const Result& result) {
                                  {"backend", setting.backend.name},
                                  {"detail", setting.backend.detail},
                                  {"threads", setting.threads},
-                                 {"roof_gflop_per_s", setting.roof.fma_gflop_per_s},
+                                 {"layers", setting.layers},
+                                 {"kinds", sizes.kinds},
+                                 {"roof_gflop_per_s", setting.roof.product_gflop_per_s},
                                  {"roof_gb_per_s", setting.roof.copy_gb_per_s},
+                                 {"roof_products", setting.roof.products},
                                  {"batch", sizes.batch},
                                  {"queries", sizes.queries},
                                  {"heads", sizes.heads},
@@ -69,13 +85,17 @@ void print_json_line(const Setting& setting, const Result& result) {
   };
   add_timing(result.steady);
   line["gflop_per_s"] = speed.gflop_per_s;
-  line["cache_gb_per_s"] = speed.cache_gb_per_s;
+  line["gb_per_s"] = speed.gb_per_s;
   line["roof_percent"] = speed.roof_percent;
   line["baselines"] = describe_baselines();
   line["baseline_error"] = result.baseline_error;
   for (const Timing& baseline : result.baselines) {
     add_timing(baseline);
     line["times_" + baseline.name] = baseline.median_us / result.steady.median_us;
+  }
+  for (const Node& node : result.nodes) {
+    line[node.name + "_us"] = node.median_us;
+    line[node.name + "s_a_step"] = node.count;
   }
   std::cout << line.dump() << std::endl;
 }
@@ -94,14 +114,17 @@ void print_table(const Setting& setting, const std::vector<Result>& results) {
   std::cout << cli::strong(lines[0]) << "\n";
   for (size_t i = 1; i < lines.size(); ++i) std::cout << lines[i] << "\n";
   std::cout << format(
-      "backend %s (%s), %d threads; medians of single steps; GB/s of unique cache bytes\n"
-      "roof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, measured on %d "
-      "threads\n",
-      setting.backend.name, setting.backend.detail, setting.threads, setting.roof.fma_gflop_per_s,
-      setting.roof.copy_gb_per_s, setting.roof.threads);
+      "backend %s (%s), %d threads; medians of captured steps of %d layer%s, for each layer; GB/s "
+      "of "
+      "unique bytes: tokens, queries, answers\n"
+      "roof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, as measured (%s)\n",
+      setting.backend.name, setting.backend.detail, setting.threads, setting.layers,
+      setting.layers == 1 ? "" : "s", setting.roof.product_gflop_per_s, setting.roof.copy_gb_per_s,
+      setting.roof.products.c_str());
   if (!results[0].baselines.empty())
     std::cout << "×: how many times as long as Steady a baseline takes\n";
-  std::cout << describe_baselines() << "\n";
+  if (cli::is_on_host(setting.backend.backend)) std::cout << describe_baselines() << "\n";
+  for (const Result& result : results) print_nodes(result);
 }
 
 }  // namespace steady::bench

@@ -7,6 +7,7 @@
 
 #include "bench/contest.hpp"
 #include "bench/inputs.hpp"
+#include "bench/nodes.hpp"
 #include "support/roof.hpp"
 
 namespace steady::bench {
@@ -15,16 +16,18 @@ namespace steady::bench {
 struct Setting {
   steady_backend_info backend;
   int threads;
+  int layers;  ///< of a captured step
   support::Roof roof;
 };
 
 struct Result {
   Case sizes;
-  double unique_bytes;
-  double oracle_error;    ///< ‖a−b‖/‖b‖ of the first request
-  double baseline_error;  ///< the worst against a baseline; without baselines 0
+  double flop, unique_bytes;  ///< of a layer, the mean of a step
+  double oracle_error;        ///< ‖a−b‖/‖b‖ of the first request
+  double baseline_error;      ///< the worst against a baseline; without baselines 0
   Timing steady;
   std::vector<Timing> baselines;
+  std::vector<Node> nodes;  ///< of a traced step; empty if none was
 };
 
 std::string case_text(const Case& sizes);

@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Settings in, each case checked, measured and reported, an exit code out.
+#include <unistd.h>
+
 #include <iostream>
 
 #include "bench/baselines.hpp"
+#include "bench/beside.hpp"
 #include "bench/contest.hpp"
 #include "bench/inputs.hpp"
 #include "bench/report.hpp"
+#include "cli/backends.hpp"
 #include "cli/bench.hpp"
 #include "cli/terminal.hpp"
 #include "cli/verbs.hpp"
@@ -29,42 +33,78 @@ Engine make_engine(const steady_shape& shape, steady_backend backend, int thread
   return Engine(shape, options);
 }
 
-/// One captured graph for each set of inputs.
+/// What all sets of inputs together must exceed, so that no cache holds them.
+int64_t rotation_bytes(steady_backend backend) {
+  constexpr int64_t kBeyondAnyL2 = int64_t{256} << 20;
+  return cli::is_on_host(backend) ? 2 * sysconf(_SC_LEVEL3_CACHE_SIZE) : kBeyondAnyL2;
+}
+
+/// A layer on a device is over before its graph has been launched.
+int layers_of(const cli::BenchSettings& settings, steady_backend backend) {
+  constexpr int kModelLayers = 61;
+  if (settings.layers > 0) return settings.layers;
+  return cli::is_on_host(backend) && settings.kinds == 1 ? 1 : kModelLayers;
+}
+
+/// Graphs of a plan and `layers` layers, as many as bring every set of inputs to its turn.
 class CapturedSteps {
  public:
-  CapturedSteps(const Engine& engine, const Case& sizes, const Inputs& inputs, uint16_t* out)
-      : workspace_(engine), stream_(engine) {
-    auto step = make<steady_step>();
-    step.batch = sizes.batch;
-    for (int set = 0; set < inputs.sets(); ++set) {
-      graphs_.push_back(engine.capture(stream_, [&] {
-        engine.plan(workspace_, step, stream_);
-        engine.decode(workspace_, step, inputs.layer(set, out), stream_);
-      }));
-    }
+  CapturedSteps(const Engine& engine, const Case& sizes, const Inputs& inputs, int layers,
+                uint16_t* out)
+      : engine_(engine),
+        sizes_(sizes),
+        inputs_(inputs),
+        layers_(layers),
+        out_(out),
+        workspace_(engine),
+        stream_(engine) {
+    for (int first = 0; first < inputs.sets(); first += layers) graphs_.push_back(capture(first));
   }
 
-  void replay(int set) const {
-    graphs_[set].replay(stream_);
+  int count() const { return static_cast<int>(graphs_.size()); }
+
+  void replay(int number) const { replay(graphs_[number]); }
+
+  void capture_and_replay() const { replay(capture(0)); }
+
+ private:
+  Graph capture(int first_set) const {
+    auto step = make<steady_step>();
+    step.batch = sizes_.batch;
+    return engine_.capture(stream_, [&] {
+      engine_.plan(workspace_, step, stream_);
+      for (int layer = 0; layer < layers_; ++layer) {
+        const int set = (first_set + layer) % inputs_.sets();
+        engine_.decode(workspace_, step, inputs_.layer(set, layer % sizes_.kinds, out_), stream_);
+      }
+    });
+  }
+
+  void replay(const Graph& graph) const {
+    graph.replay(stream_);
     stream_.wait();
   }
 
- private:
+  const Engine& engine_;
+  const Case& sizes_;
+  const Inputs& inputs_;
+  const int layers_;
+  uint16_t* const out_;
   Workspace workspace_;
   Stream stream_;
   std::vector<Graph> graphs_;
 };
 
-/// The oracle's answer for the first request alone.
-std::vector<uint16_t> first_answer(Case sizes, const Inputs& inputs, int threads) {
+/// The oracle's answer for the first request alone, in a layer of `kind`.
+std::vector<uint16_t> first_answer(Case sizes, const Inputs& inputs, int kind) {
   sizes.batch = 1;
-  const Engine oracle = make_engine(sizes.shape(), STEADY_ORACLE, threads);
+  const Engine oracle = make_engine(sizes.shape(), STEADY_ORACLE, 0);
   std::vector<uint16_t> out(sizes.vector_values());
   auto step = make<steady_step>();
   step.batch = 1;
   const Workspace workspace(oracle);
   oracle.plan(workspace, step);
-  oracle.decode(workspace, step, inputs.layer(0, out.data()));
+  oracle.decode(workspace, step, inputs.host_layer(kind, out.data()));
   return out;
 }
 
@@ -77,36 +117,67 @@ double checked_error(std::span<const uint16_t> answer, std::span<const uint16_t>
       case_text(sizes).c_str(), error, whose, kLargestError));
 }
 
-Result measure(const cli::BenchSettings& settings, const Setting& setting, const Case& sizes) {
-  const int threads = setting.threads;
-  const Engine engine = make_engine(sizes.shape(), setting.backend.backend, threads);
-  const Inputs inputs(engine, sizes);
-  std::vector<uint16_t> out(sizes.vector_values()), baseline_out(out.size());
-  const CapturedSteps steps(engine, sizes, inputs, out.data());
-  Result result = {sizes, inputs.unique_bytes(), 0, 0, {}, {}};
+/// Flop and bytes of a layer, the mean of a step's.
+void count_work(const Inputs& inputs, int layers, Result* result) {
+  for (int layer = 0; layer < layers; ++layer) {
+    const int kind = layer % result->sizes.kinds;
+    result->flop += result->sizes.flop(kind) / layers;
+    result->unique_bytes += inputs.unique_bytes(kind) / layers;
+  }
+}
+
+/// The gathering baselines answer too, and are checked before they are measured.
+std::vector<Contestant> contestants_beside(Baselines& baselines, const Inputs& inputs,
+                                           std::span<const uint16_t> answer, uint16_t* out,
+                                           Result* result) {
+  const auto layer = [&inputs, out](int set) { return inputs.layer(set, 0, out); };
+  std::vector<Contestant> contestants = {
+      {"gather", [&, layer](int set) { baselines.gather(layer(set)); }},
+      {"tuned_gather", [&, layer](int set) { baselines.gather_tuned(layer(set)); }}};
+  for (const Contestant& attending : contestants) {
+    std::fill_n(out, answer.size(), uint16_t{0});
+    attending.step(0);
+    const double error =
+        checked_error(answer, std::span(out, answer.size()), "baseline", result->sizes);
+    result->baseline_error = std::max(result->baseline_error, error);
+  }
+  contestants.push_back({"sgemm", [&](int) { baselines.multiply(); }});
+  return contestants;
+}
+
+Result measure(const cli::BenchSettings& settings, const Setting& setting, const Beside& beside,
+               const Case& sizes) {
+  const steady_backend backend = setting.backend.backend;
+  const Engine engine = make_engine(sizes.shape(), backend, setting.threads);
+  const Inputs inputs(engine, sizes, rotation_bytes(backend));
+  const DeviceArray<uint16_t> out(engine, sizes.vector_values());
+  const CapturedSteps steps(engine, sizes, inputs, setting.layers, out.data());
+  Result result = {sizes, 0, 0, 0, 0, {}, {}, {}};
+  count_work(inputs, setting.layers, &result);
 
   steps.replay(0);
-  const auto right = first_answer(sizes, inputs, threads);
-  result.oracle_error = checked_error(std::span(out).first(right.size()), right, "oracle", sizes);
+  std::vector<uint16_t> answer(out.size()), baseline_out(out.size());
+  engine.download(answer.data(), out.data(), answer.size() * sizeof(uint16_t));
+  check(steady_stream_wait(engine.get(), nullptr));
+  const auto right = first_answer(sizes, inputs, (setting.layers - 1) % sizes.kinds);
+  result.oracle_error =
+      checked_error(std::span(answer).first(right.size()), right, "oracle", sizes);
 
   std::vector<Contestant> contestants = {{"steady", [&](int set) { steps.replay(set); }}};
-  const auto baselines = make_baselines(sizes.shape(), threads);
+  const bool comparable = cli::is_on_host(backend) && setting.layers == 1 && sizes.kinds == 1;
+  const auto baselines = comparable ? make_baselines(sizes.shape(), setting.threads) : nullptr;
   if (baselines) {
-    const auto layer = [&](int set) { return inputs.layer(set, baseline_out.data()); };
-    contestants.push_back({"gather", [&](int set) { baselines->gather(layer(set)); }});
-    contestants.push_back({"tuned_gather", [&](int set) { baselines->gather_tuned(layer(set)); }});
-    for (const int attending : {1, 2}) {
-      std::fill(baseline_out.begin(), baseline_out.end(), uint16_t{0});
-      contestants[attending].step(0);
-      const double error = checked_error(out, baseline_out, "baseline", sizes);
-      result.baseline_error = std::max(result.baseline_error, error);
+    for (auto& contestant :
+         contestants_beside(*baselines, inputs, answer, baseline_out.data(), &result)) {
+      contestants.push_back(std::move(contestant));
     }
-    contestants.push_back({"sgemm", [&](int) { baselines->multiply(); }});
   }
   const auto timings =
-      run_contest(contestants, inputs.sets(), {settings.repetitions, settings.min_seconds});
-  result.steady = timings[0];
+      run_contest(contestants, steps.count(), {settings.repetitions, settings.min_seconds});
+  result.steady = timings[0].divided_by(setting.layers);
   result.baselines.assign(timings.begin() + 1, timings.end());
+  if (beside.given()) result.baselines.push_back(beside.timing_of(sizes));
+  if (settings.nodes) result.nodes = trace_step([&] { steps.capture_and_replay(); });
   return result;
 }
 
@@ -115,17 +186,11 @@ std::vector<Case> cases_of(const cli::BenchSettings& settings) {
   for (const int heads : settings.heads) {
     for (const int batch : settings.batches) {
       for (const int compressed : settings.compressed)
-        cases.push_back({heads, batch, settings.queries, settings.window, compressed});
+        cases.push_back(
+            {heads, batch, settings.queries, settings.window, compressed, settings.kinds});
     }
   }
   return cases;
-}
-
-steady_backend_info backend_named(const std::string& name) {
-  for (const auto& backend : describe_backends()) {
-    if (name == "auto" ? backend.chosen != 0 : name == backend.name) return backend;
-  }
-  return make<steady_backend_info>();  // STEADY_AUTO; the library will say why it fails
 }
 
 }  // namespace
@@ -133,16 +198,18 @@ steady_backend_info backend_named(const std::string& name) {
 
 int steady::cli::run_bench(const BenchSettings& settings) {
   using namespace steady::bench;
+  const Beside beside = settings.beside.empty() ? Beside() : Beside(settings.beside);
   ProgressLine progress;
   progress.show("measuring the roofs of this machine");
-  const support::Roof roof = support::measure_roof();
-  const int threads = settings.threads > 0 ? settings.threads : roof.threads;
-  const Setting setting = {backend_named(settings.backend), threads, roof};
+  const steady_backend_info backend = backend_named(settings.backend);
+  const support::Roof roof = support::measure_roof(backend.backend);
+  const int threads = settings.threads > 0 ? settings.threads : support::usable_cores();
+  const Setting setting = {backend, threads, layers_of(settings, backend.backend), roof};
   std::vector<Result> results;
   try {
     for (const Case& sizes : cases_of(settings)) {
       progress.show("case " + case_text(sizes));
-      results.push_back(measure(settings, setting, sizes));
+      results.push_back(measure(settings, setting, beside, sizes));
       progress.clear();
       if (settings.json) print_json_line(setting, results.back());
     }

@@ -6,9 +6,10 @@ import json
 import math
 import subprocess
 import sys
+import tempfile
 
 SIZES = ("batch", "queries", "heads", "window_tokens", "compressed_tokens", "threads")
-SPEEDS = ("steady_us", "steady_us_p10", "steady_us_p90", "gflop_per_s", "cache_gb_per_s")
+SPEEDS = ("steady_us", "steady_us_p10", "steady_us_p90", "gflop_per_s", "gb_per_s")
 ROOFS = ("roof_gflop_per_s", "roof_gb_per_s", "roof_percent")
 BASELINES = ("gather", "tuned_gather", "sgemm")
 
@@ -52,6 +53,33 @@ def test_wrong_usage_is_said(steady):
     for arguments in (["--heads", "129"], ["--batch", "0"], ["--window", "0"], ["--backend", "x"]):
         done = subprocess.run([steady, "bench", *arguments], capture_output=True, text=True)
         assert done.returncode == 2 and arguments[0] in done.stderr, done
+
+
+def test_steps_of_many_layers_and_three_kinds(steady):
+    case = json.loads(bench(steady, "--kinds", "3", "--layers", "7", "--compressed", "70", "--json"))
+    assert (case["layers"], case["kinds"]) == (7, 3) and case["steady_us"] > 0
+    assert "gather_us" not in case  # the baselines do one layer of one kind
+
+
+def test_times_of_another_kernel_stand_beside(steady):
+    header = "batch,other,heads,queries,window_tokens,compressed_tokens,other_us\n"
+    with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+        file.write(header + "1,x,8,1,128,512,12.5\n")
+        file.flush()
+        cases = bench(steady, "--json", "--beside", file.name).splitlines()
+        known, unknown = (json.loads(case) for case in cases)
+        assert known["other_us"] == 12.5 and unknown["other_us"] is None
+        assert math.isclose(known["times_other"], 12.5 / known["steady_us"])
+        file.write("1,x,8,1,128\n")
+        file.flush()
+        done = subprocess.run([steady, "bench", *QUICK, "--beside", file.name], capture_output=True)
+        assert done.returncode == 1 and b"line 3: 5 cells, the header has 7" in done.stderr
+
+
+def test_kernels_cannot_be_traced_on_the_host(steady):
+    done = subprocess.run([steady, "bench", *QUICK, "--backend", "cpu", "--nodes"],
+                          capture_output=True)
+    assert done.returncode == 1 and b"kernel" in done.stderr, done
 
 
 if __name__ == "__main__":

@@ -4,32 +4,32 @@
 
 #include <memory>
 
+#include "cli/backends.hpp"
 #include "cli/verbs.hpp"
-#include "steady/steady.hpp"
 
 namespace steady::cli {
 namespace {
 
 constexpr const char* kFooter =
-    "A case is one layer's step, captured once and replayed, over inputs that take turns and do\n"
-    "not fit the caches together. It is measured interleaved with three baselines:\n"
+    "A case is a step, captured once and replayed, over inputs that take turns and do not fit the\n"
+    "caches together: a plan and --layers layers, whose time is given for each layer.\n"
+    "On the host a step of one layer is measured interleaved with three baselines:\n"
     "  gather        the obvious way: row after row, plain loops gather the tokens and "
     "de-quantise\n"
     "                them to fp32, sgemm, softmax, sgemm; BLAS uses all threads\n"
     "  tuned_gather  the same with vectorised loops and the rows spread over the threads\n"
     "  sgemm         the two sgemm of each row alone, spread in the same way\n"
     "Before that, the answers are compared with the oracle's and with both gathering baselines'.\n"
+    "With three kinds the layers are, in turn: window and 4:1 scope in pages of 64 tokens, window\n"
+    "alone, window and 128:1 scope in pages of 2.\n"
     "Examples:\n"
     "  steady bench\n"
     "  steady bench --heads 64,128 --batch 32 --compressed 512\n"
     "  steady bench --threads 1 --json\n"
+    "  steady bench --backend cuda --nodes --kinds 3 --batch 128 --heads 64\n"
+    "  steady bench --backend cuda --beside other.csv   a table with the columns batch, heads,\n"
+    "      queries, window_tokens, compressed_tokens and one that ends in _us\n"
     "Exit codes: 0 all right, 1 answers disagree, 2 wrong usage.\n";
-
-std::vector<std::string> backend_names() {
-  std::vector<std::string> names = {"auto"};
-  for (const auto& backend : describe_backends()) names.emplace_back(backend.name);
-  return names;
-}
 
 void add_list(CLI::App& verb, const std::string& name, std::vector<int>& values, CLI::Range range,
               const std::string& text) {
@@ -40,9 +40,7 @@ void add_list(CLI::App& verb, const std::string& name, std::vector<int>& values,
 
 RunVerb add_bench(CLI::App& verb) {
   const auto settings = std::make_shared<BenchSettings>();
-  verb.add_option("--backend", settings->backend, "What computes")
-      ->check(CLI::IsMember(backend_names()))
-      ->capture_default_str();
+  add_backend_option(verb, settings->backend);
   add_list(verb, "--heads", settings->heads, CLI::Range(1, int{STEADY_MAX_HEADS}),
            "Heads of each case");
   add_list(verb, "--batch", settings->batches, CLI::Range(1, int{STEADY_MAX_BATCH}),
@@ -55,6 +53,13 @@ RunVerb add_bench(CLI::App& verb) {
   verb.add_option("--queries", settings->queries, "Query tokens of a request")
       ->check(CLI::Range(1, int{STEADY_MAX_QUERIES}))
       ->capture_default_str();
+  verb.add_option("--kinds", settings->kinds, "Kinds of layers")
+      ->check(CLI::IsMember({1, 3}))
+      ->capture_default_str();
+  verb.add_option("--layers", settings->layers,
+                  "Layers of a step, 0: 1 on the host, 61 on devices or with three kinds")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   verb.add_option("--threads", settings->threads, "Threads, 0: one for each core")
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
@@ -64,6 +69,10 @@ RunVerb add_bench(CLI::App& verb) {
   verb.add_option("--min-time", settings->min_seconds, "Seconds of a turn, at least")
       ->check(CLI::Range(1e-3, 1e3))
       ->capture_default_str();
+  verb.add_option("--beside", settings->beside, "Times of another kernel to print beside (CSV)")
+      ->check(CLI::ExistingFile);
+  verb.add_flag("--nodes", settings->nodes,
+                "Trace one more step: its kernels and the gaps between them (devices)");
   verb.add_flag("--json", settings->json, "Print one JSON object a line and case");
   verb.footer(kFooter);
   return [settings] { return run_bench(*settings); };

@@ -8,13 +8,17 @@
 namespace steady::cli {
 
 struct BenchSettings {
-  std::string backend = "auto";
+  std::string backend;
   std::vector<int> heads = {8, 16, 64, 128}, batches = {1, 8, 32}, compressed = {512, 1024};
   int window = 128;
   int queries = 1;
+  int kinds = 1;
+  int layers = 0;   ///< of a captured step; 0: 1 on the host, else those of the model
   int threads = 0;  ///< 0: one for each core
   int repetitions = 9;
   double min_seconds = 0.05;  ///< of a repetition
+  std::string beside;         ///< a file of another kernel's times, or empty
+  bool nodes = false;         ///< trace the kernels of a step
   bool json = false;
 };
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "cli/backends.hpp"
 #include "cli/terminal.hpp"
 #include "cli/verbs.hpp"
 #include "steady/steady.hpp"
@@ -29,9 +30,9 @@ void print_json(const std::vector<steady_backend_info>& backends, const support:
                                     {"chosen", backend.chosen != 0},
                                     {"detail", backend.detail}});
   }
-  document["roof"] = {{"threads", roof.threads},
-                      {"copy_gb_per_s", roof.copy_gb_per_s},
-                      {"fma_gflop_per_s", roof.fma_gflop_per_s}};
+  document["roof"] = {{"copy_gb_per_s", roof.copy_gb_per_s},
+                      {"product_gflop_per_s", roof.product_gflop_per_s},
+                      {"products", roof.products}};
   std::cout << document.dump(2) << "\n";
 }
 
@@ -50,10 +51,10 @@ void print_text(const std::vector<steady_backend_info>& backends, const support:
     std::cout << "\n";
   }
   std::cout << support::format(
-      "\nmeasured roofs of this machine, %d threads:\n"
+      "\nmeasured roofs of what runs:\n"
       "  copy       %8.1f GB/s (read and written, beyond the caches)\n"
-      "  fp32 FMA   %8.1f GFLOP/s\n",
-      roof.threads, roof.copy_gb_per_s, roof.fma_gflop_per_s);
+      "  products   %8.1f GFLOP/s (%s)\n",
+      roof.copy_gb_per_s, roof.product_gflop_per_s, roof.products.c_str());
 }
 
 /// Throws where no backend would run, with the library's own reason.
@@ -73,7 +74,7 @@ RunVerb add_info(CLI::App& verb) {
   verb.footer(kFooter);
   return [json] {
     const auto backends = describe_backends();
-    const support::Roof roof = support::measure_roof();
+    const support::Roof roof = support::measure_roof(backend_named("auto").backend);
     *json ? print_json(backends, roof) : print_text(backends, roof);
     create_engine();
     return kAllRight;

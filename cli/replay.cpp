@@ -4,6 +4,7 @@
 #include <iostream>
 #include <memory>
 
+#include "cli/backends.hpp"
 #include "cli/replay_call.hpp"
 #include "cli/replay_report.hpp"
 #include "cli/terminal.hpp"
@@ -28,23 +29,10 @@ constexpr const char* kFooter =
 
 struct Options {
   std::vector<std::string> files;
-  std::string backend = "auto";
+  std::string backend;
   bool json = false;
   ReplaySettings settings;
 };
-
-std::vector<std::string> backend_names() {
-  std::vector<std::string> names = {"auto"};
-  for (const auto& backend : describe_backends()) names.emplace_back(backend.name);
-  return names;
-}
-
-steady_backend backend_named(const std::string& name) {
-  for (const auto& backend : describe_backends()) {
-    if (name == backend.name) return backend.backend;
-  }
-  return STEADY_AUTO;
-}
 
 ReplayResult replay_file(const std::string& path, const ReplaySettings& settings,
                          const support::Roof& roof, ProgressLine* progress) {
@@ -71,12 +59,12 @@ ReplayResult replay_file(const std::string& path, const ReplaySettings& settings
 
 int run(const Options& options) {
   ReplaySettings settings = options.settings;
-  settings.backend = backend_named(options.backend);
+  settings.backend = backend_named(options.backend).backend;
 
   std::vector<ReplayResult> results;
   ProgressLine progress;
   progress.show("measuring the roofs of this machine");
-  const support::Roof roof = support::measure_roof();
+  const support::Roof roof = support::measure_roof(settings.backend);
   for (const std::string& path : options.files) {
     results.push_back(replay_file(path, settings, roof, &progress));
     progress.clear();
@@ -95,9 +83,7 @@ RunVerb add_replay(CLI::App& verb) {
   const auto options = std::make_shared<Options>();
   ReplaySettings& settings = options->settings;
   verb.add_option("FILE", options->files, "Recorded calls (safetensors)")->required();
-  verb.add_option("--backend", options->backend, "What computes")
-      ->check(CLI::IsMember(backend_names()))
-      ->capture_default_str();
+  add_backend_option(verb, options->backend);
   verb.add_option("--layers", settings.layers, "Layers of the step")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();

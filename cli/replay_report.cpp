@@ -124,9 +124,10 @@ Json result_json(const ReplayResult& result, bool checked) {
 void print_legend(const ReplaySettings& settings, const support::Roof& roof) {
   std::cout << format(
       "%d layers captured once, %d steps replayed; medians of the replays; GB/s of unique cache "
-      "bytes;\nroof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, measured on "
-      "%d threads\n",
-      settings.layers, settings.steps, roof.fma_gflop_per_s, roof.copy_gb_per_s, roof.threads);
+      "bytes;\nroof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, as measured "
+      "(%s)\n",
+      settings.layers, settings.steps, roof.product_gflop_per_s, roof.copy_gb_per_s,
+      roof.products.c_str());
 }
 
 }  // namespace
@@ -158,9 +159,9 @@ void print_replay_json(const std::vector<ReplayResult>& results, const ReplaySet
                    {"steps", settings.steps},
                    {"checked", settings.checked},
                    {"roof",
-                    {{"threads", roof.threads},
-                     {"copy_gb_per_s", roof.copy_gb_per_s},
-                     {"fma_gflop_per_s", roof.fma_gflop_per_s}}},
+                    {{"copy_gb_per_s", roof.copy_gb_per_s},
+                     {"product_gflop_per_s", roof.product_gflop_per_s},
+                     {"products", roof.products}}},
                    {"files", Json::array()}};
   for (const ReplayResult& result : results)
     document["files"].push_back(result_json(result, settings.checked));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// All usable cores at work at once in, the best pass of a copy and of multiply-adds out.
+// All usable cores at work at once in, the best pass of a copy and of multiply-adds out; devices
+// have a file of their own.
 #include "support/roof.hpp"
 
 #include <sched.h>
@@ -14,6 +15,11 @@
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include "support/text.hpp"
+#if STEADY_WITH_CUDA
+#include "support/cuda/roof.hpp"
+#endif
 
 namespace steady::support {
 namespace {
@@ -85,7 +91,7 @@ double measure_fma(int threads) {
 }  // namespace
 
 double Roof::seconds(double flop, double bytes) const {
-  return std::max(flop / (fma_gflop_per_s * 1e9), bytes / (copy_gb_per_s * 1e9));
+  return std::max(flop / (product_gflop_per_s * 1e9), bytes / (copy_gb_per_s * 1e9));
 }
 
 int usable_cores() {
@@ -94,9 +100,12 @@ int usable_cores() {
   return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
 }
 
-Roof measure_roof() {
+Roof measure_roof([[maybe_unused]] steady_backend backend) {
+#if STEADY_WITH_CUDA
+  if (backend == STEADY_CUDA) return measure_cuda_roof();
+#endif
   const int threads = usable_cores();
-  return {threads, measure_copy(threads), measure_fma(threads)};
+  return {measure_copy(threads), measure_fma(threads), format("fp32 FMA on %d threads", threads)};
 }
 
 }  // namespace steady::support

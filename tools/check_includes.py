@@ -38,7 +38,7 @@ VENDOR_HEADER = re.compile(
     r"(cuda|cu[A-Z]|cublas|cudnn|cupti|nccl|nvtx|nvrtc|cute/|cutlass/|cub/|thrust/|mma\.h"
     r"|device_launch_parameters|hip/|hip[a-z]*/|rocm|rccl|roctx|rocprim/|ck/|ck_tile/)"
 )
-VENDOR_FOLDERS = ("src/gpu", "src/cuda", "src/hip", "tests/cuda")
+VENDOR_FOLDERS = ("src/gpu", "src/cuda", "src/hip", "tests/cuda", "support/cuda")
 
 TORCH = re.compile(r"\s*(import|from)\s+torch\b|\s*#\s*include\s*[\"<](torch|ATen|c10)/")
 TORCH_FILE = "python/steady/torch.py"

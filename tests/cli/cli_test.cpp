@@ -101,7 +101,7 @@ TEST(Info, ListsBackendsBestFirstAndTheRoofs) {
   for (const json& backend : document["backends"]) chosen += backend["chosen"] == true;
   EXPECT_EQ(chosen, 1);
   EXPECT_GT(document["roof"]["copy_gb_per_s"], 0);
-  EXPECT_GT(document["roof"]["fma_gflop_per_s"], 0);
+  EXPECT_GT(document["roof"]["product_gflop_per_s"], 0);
   EXPECT_EQ(document["version"], STEADY_VERSION);
 }
 
