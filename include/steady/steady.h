@@ -34,7 +34,7 @@ extern "C" {
 enum {
   STEADY_MAX_HEADS = 128,
   STEADY_MAX_QUERIES = 8,
-  STEADY_MAX_BATCH = 4096,
+  STEADY_MAX_BATCH = 8192,
   STEADY_MAX_TOKENS = 65536, /* width of a scope */
   STEADY_MAX_KINDS = 8
 };

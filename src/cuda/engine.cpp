@@ -34,14 +34,16 @@ int longest_row(const Shape& shape) {
 PlanLimits limits_for(const Shape& shape, int multiprocessors) {
   // The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
   constexpr int kUnitTokens = 1152, kMaxUnits = 128, kGroupHeads = 64;
-  // What all partials of a kind may take, so that a workspace stays below 35 MB on a card of 132.
-  constexpr size_t kPartialBytes = 30'000'000;
+  // A workspace stays below 35 MB on a card of 132, whatever the batch: partials get what the plans
+  // leave.
+  constexpr size_t kWorkspaceBytes = 34'000'000;
   const int parts = std::max(1, multiprocessors / ((shape.heads + kGroupHeads - 1) / kGroupHeads));
   const PlanLimits one_unit = {parts, 0, kUnitTokens, 1};
   const int longest = longest_row(shape);
   if (longest <= kUnitTokens) return one_unit;
-  const auto partials = static_cast<int>(
-      kPartialBytes / (static_cast<size_t>(shape.heads) * kHeadDim * sizeof(float)));
+  const size_t plan_bytes = MemoryMap(shape, one_unit).bytes();
+  const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
+  const auto partials = static_cast<int>((kWorkspaceBytes - plan_bytes) / partial_bytes);
   const int units = cut_row(longest, {parts, 0, kUnitTokens, kMaxUnits}).count;
   return {parts, std::clamp(partials - parts, 0, parts * units), kUnitTokens, kMaxUnits};
 }

@@ -90,8 +90,8 @@ TEST_P(EngineMisuse, Queries) {
 }
 
 TEST_P(EngineMisuse, MaxBatch) {
-  expect_refused<int32_t>(shape.max_batch, {0, -1, 4097, kMin, kMax}, {"max_batch", "1", "4096"});
-  expect_taken<int32_t>(shape.max_batch, {1, 4096});
+  expect_refused<int32_t>(shape.max_batch, {0, -1, 8193, kMin, kMax}, {"max_batch", "1", "8192"});
+  expect_taken<int32_t>(shape.max_batch, {1, 8192});
 }
 
 TEST_P(EngineMisuse, Kinds) {

@@ -155,7 +155,7 @@ TEST(RecordedCalls, AreRefusedWhereQueriesAreBeyondTheLimits) {
            {2, 3, STEADY_HEAD_DIM},
        }) {
     EXPECT_THAT(refusal_with("q", filled<uint16_t>("BF16", shape, 0)),
-                HasSubstr("must be BF16 [1 to 4096, 1 to 8, 1 to 128, 512]"));
+                HasSubstr("must be BF16 [1 to 8192, 1 to 8, 1 to 128, 512]"));
   }
   EXPECT_THAT(refusal_with("q", filled<uint16_t>("F16", {2, 1, 3, STEADY_HEAD_DIM}, 0)),
               HasSubstr("tensor q is F16 [2, 1, 3, 512], but must be BF16"));

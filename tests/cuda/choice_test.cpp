@@ -48,8 +48,9 @@ TEST(Choice, FewHeadsAreNotPaddedToALargeGroup) {
 TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
   for (const int heads : {1, 8, 16, 63, 64, 65, 128}) {
     for (const int compressed : {0, 512, 1024, 8192, 65536}) {
-      for (const int kinds : {1, 3}) {
+      for (const int kinds : {1, 3, int{STEADY_MAX_KINDS}}) {
         Shape shape = shape_of(heads, compressed);
+        shape.queries = STEADY_MAX_QUERIES;
         shape.kinds = kinds;
         for (int kind = 1; kind < kinds; ++kind) shape.compressed[kind] = shape.compressed[0];
         EXPECT_LE(MemoryMap(shape, limits_for(shape, 132)).bytes(), 35'000'000u)

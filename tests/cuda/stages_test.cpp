@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each stage on the device against the CPU's: plan to the bit, merge fed with the CPU's partials.
+// Each stage on the device against the CPU's: plan to the bit, attend fed with the CPU's plan,
+// merge fed with the CPU's partials.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
+#include <memory>
 #include <random>
 #include <vector>
 
 #include "cpu/attend.hpp"
 #include "cpu/merge.hpp"
 #include "cpu/plan.hpp"
+#include "cuda/attend.hpp"
 #include "cuda/engine.hpp"
 #include "cuda/merge.hpp"
 #include "cuda/plan.hpp"
 #include "numeric/bf16.hpp"
+#include "steady/device.h"
 #include "tests/cuda/device.hpp"
 
 namespace steady::cuda {
@@ -51,7 +56,7 @@ class Stages : public OnDevice {};
 TEST_F(Stages, PlanEqualsTheCpusToTheBit) {
   std::mt19937 random(3);
   for (int trial = 0; trial < 60; ++trial) {
-    const int batch = trial == 0 ? 4096 : 1 + static_cast<int>(random() % 300);
+    const int batch = trial == 0 ? STEADY_MAX_BATCH : 1 + static_cast<int>(random() % 300);
     const int queries = trial == 0 ? 8 : 1 + static_cast<int>(random() % 3), rows = batch * queries;
     Shape shape = {8, queries, batch, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, 64, trial % 2 == 0 ? 65536 : 1024};
@@ -80,6 +85,149 @@ TEST_F(Stages, PlanEqualsTheCpusToTheBit) {
     EXPECT_TRUE(std::equal(host.split_rows.get(),
                            host.split_rows.get() + host.header[0].split_count,
                            device.split_rows.get()));
+  }
+}
+
+/// Two scopes of packed tokens for a few rows, with holes, in memory that both sides touch.
+class TwoScopes {
+ public:
+  TwoScopes(const Shape& shape, int rows, std::mt19937* random)
+      : q_(static_cast<size_t>(rows) * shape.heads * kHeadDim),
+        out_(q_.size()),
+        lse_(static_cast<size_t>(rows) * shape.heads) {
+    std::normal_distribution<float> normal;
+    for (size_t i = 0; i < q_.size(); ++i) q_[i] = bf16_from_float(normal(*random));
+    const int64_t head = kHeadDim, row = head * shape.heads;
+    layer_ = {0,
+              rows,
+              q_.get(),
+              out_.get(),
+              lse_.get(),
+              nullptr,
+              {row, row, head},
+              {row, row, head},
+              {shape.heads, shape.heads, 1},
+              {}};
+    for (int scope = 0; scope < kScopes; ++scope) {
+      const steady_pool_shape& pool = shape.scope(0, scope);
+      const int64_t stride = steady_page_bytes(pool.format, pool.page_tokens);
+      const int pages = pool.max_tokens / pool.page_tokens + 1, tokens = pages * pool.page_tokens;
+      pages_[scope] = std::make_unique<Common<uint8_t>>(static_cast<size_t>(pages * stride));
+      slots_[scope] =
+          std::make_unique<Common<int32_t>>(static_cast<size_t>(rows) * pool.max_tokens);
+      for (int token = 0; token < tokens; ++token) {
+        float values[kHeadDim];
+        for (float& value : values) value = normal(*random);
+        uint8_t* page = pages_[scope]->get() + token / pool.page_tokens * stride;
+        EXPECT_EQ(steady_pack_token(pool.format, values, page, pool.page_tokens,
+                                    token % pool.page_tokens),
+                  STEADY_OK);
+      }
+      for (size_t i = 0; i < slots_[scope]->size(); ++i) {
+        const auto slot = static_cast<int32_t>((*random)() % static_cast<unsigned>(tokens));
+        (*slots_[scope])[i] = (*random)() % 8 == 0 ? -1 : slot;
+      }
+      layer_.scopes[scope] = {pool,  pages_[scope]->get(), stride,
+                              pages, slots_[scope]->get(), pool.max_tokens};
+    }
+  }
+
+  const Layer& layer() const { return layer_; }
+
+ private:
+  Common<uint16_t> q_, out_;
+  Common<float> lse_;
+  std::unique_ptr<Common<uint8_t>> pages_[kScopes];
+  std::unique_ptr<Common<int32_t>> slots_[kScopes];
+  Layer layer_ = {};
+};
+
+/// What the oracle makes of one unit.
+struct UnitAnswer {
+  UnitAnswer(const Shape& shape, const Layer& layer, int row, const RowPlan& plan, int begin,
+             int end)
+      : states(shape.heads), out(static_cast<size_t>(shape.heads) * kHeadDim) {
+    std::vector<std::max_align_t> scratch(
+        cpu::attend_scratch_bytes(shape) / sizeof(std::max_align_t) + 1);
+    cpu::attend(shape, layer, row,
+                cpu::TokenCursor(shape, layer, 0, row, plan, begin, end, nullptr), partial(),
+                reinterpret_cast<std::byte*>(scratch.data()));
+  }
+  Partial partial() { return {states.data(), out.data()}; }
+
+  std::vector<SoftmaxState> states;
+  std::vector<float> out;
+};
+
+void expect_same_unit(const SoftmaxState& state, const float* out, const SoftmaxState& wanted,
+                      const float* wanted_out) {
+  ASSERT_EQ(state.sum == 0, wanted.sum == 0);
+  if (wanted.sum == 0) return;
+  EXPECT_NEAR(state.max + std::log(state.sum), wanted.max + std::log(wanted.sum), 1e-4);
+  double difference = 0, size = 0;
+  for (int d = 0; d < kHeadDim; ++d) {
+    const double value = wanted_out[d] / wanted.sum, gap = out[d] / state.sum - value;
+    difference += gap * gap;
+    size += value * value;
+  }
+  EXPECT_LT(std::sqrt(difference / size), 4e-3);
+}
+
+TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
+  constexpr int kRows = 3, kHeads = 37;
+  Shape shape = {kHeads, 1, kRows, 1, 0.05f, {STEADY_CACHE_FP8, 5, 100}, {}};
+  shape.compressed[0] = {STEADY_CACHE_BF16, 7, 700};
+  std::mt19937 random(21);
+  const TwoScopes inputs(shape, kRows, &random);
+  Common<int32_t> window(kRows), compressed(kRows);
+  const int32_t lengths[kRows][kScopes] = {{100, 613}, {0, 0}, {61, 700}};
+  for (int row = 0; row < kRows; ++row) {
+    window[row] = lengths[row][0];
+    compressed[row] = lengths[row][1];
+  }
+  Step step = {kRows, {window.get(), 0}, {}};
+  step.compressed[0] = {compressed.get(), 0};
+  const PlanLimits limits = {5, 40, 128, 16};
+  const CommonTables tables(shape, limits);
+  cpu::plan(shape, limits, step, 0, tables.plan(), nullptr);
+  tables.header[0].seal = 77;
+  ASSERT_EQ(tables.header[0].split_count, 2);  // the empty row stays whole
+
+  Common<SoftmaxState> states(static_cast<size_t>(limits.parts + limits.slots) * kHeads);
+  Common<float> outs(states.size() * kHeadDim);
+  LayerCall call = {kHeads, 1, shape.softmax_scale, 77, limits, inputs.layer(), tables.tables()};
+  call.tables.states = states.get();
+  call.tables.outs = outs.get();
+  cudaDeviceProp card = {};
+  ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
+  ASSERT_EQ(prepare_attend(shape, card.sharedMemPerBlockOptin), cudaSuccess);
+  for (const int multiprocessors : {1, 100}) {  // groups of 64 heads, and of 16
+    std::memset(static_cast<void*>(states.get()), 0xff, states.size() * sizeof(SoftmaxState));
+    std::memset(static_cast<void*>(outs.get()), 0xff, outs.size() * sizeof(float));
+    const AttendChoice choice =
+        choose_attend(shape, kRows, multiprocessors, card.sharedMemPerBlockOptin);
+    ASSERT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    for (const int row : {0, 2}) {
+      const RowPlan& plan = tables.rows[row];
+      ASSERT_NE(plan.first_slot, RowPlan::kWhole);
+      const int tokens = plan.tokens[0] + plan.tokens[1];
+      const Units units = cut_row(tokens, limits);
+      for (int unit = 0; unit < units.count; ++unit) {
+        const int begin = unit * units.tokens_each;
+        const UnitAnswer wanted(shape, inputs.layer(), row, plan, begin,
+                                std::min(begin + units.tokens_each, tokens));
+        for (int head = 0; head < kHeads; ++head) {
+          const size_t at =
+              static_cast<size_t>(limits.parts + plan.first_slot + unit) * kHeads + head;
+          expect_same_unit(states[at], outs.get() + at * kHeadDim, wanted.states[head],
+                           wanted.out.data() + head * kHeadDim);
+        }
+      }
+    }
+    const uint16_t* empty_row = inputs.layer().out + kHeads * kHeadDim;
+    EXPECT_TRUE(std::all_of(empty_row, empty_row + kHeads * kHeadDim,
+                            [](uint16_t bits) { return bits == 0; }));
   }
 }
 

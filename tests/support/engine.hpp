@@ -141,11 +141,12 @@ class OnEveryBackend : public testing::TestWithParam<steady_backend> {
   }
 
   steady_backend backend() const { return GetParam(); }
+  bool is_device() const { return backend() == STEADY_CUDA; }
 };
 
 // Leaves a test that a backend whose work runs apart from the caller cannot pass, saying why.
 #define SKIP_ON_DEVICES(reason) \
-  if (backend() == STEADY_CUDA) GTEST_SKIP() << (reason)
+  if (is_device()) GTEST_SKIP() << (reason)
 
 #if STEADY_WITH_CUDA
 inline const auto kEveryBackend = testing::Values(STEADY_CPU, STEADY_ORACLE, STEADY_CUDA);

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the compiler told of each kernel in, compared with resources.txt: a change of registers,
+// spills or shared memory is seen and meant, or the test fails. STEADY_UPDATE_RESOURCES=1 rewrites
+// the file.
+#include <cxxabi.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "cuda/attend.hpp"
+
+namespace steady::cuda {
+namespace {
+
+constexpr const char* kColumns =
+    "architecture kernel registers stack spill_stores spill_loads shared dynamic_shared";
+
+std::string demangled(const std::string& name) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status);
+  const std::string result = status == 0 ? text : name;
+  std::free(text);
+  return result;
+}
+
+/// "attend_kernel<64>" of all that the linker calls it.
+std::string short_name(const std::string& mangled) {
+  const std::string name = demangled(mangled);
+  std::smatch found;
+  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
+                                                                               : name;
+}
+
+/// What a launch adds, for a cache of FP8; a cache of BF16 takes more.
+std::map<std::string, size_t> dynamic_shared_bytes() {
+  Shape shape = {1, 1, 1, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
+  std::map<std::string, size_t> bytes;
+  for (const int heads : {16, 32, 64}) {
+    shape.heads = heads;
+    const AttendChoice choice = choose_attend(shape, 1 << 20, 1, size_t{1} << 20);
+    bytes["attend_kernel<" + std::to_string(choice.heads) + ">"] = choice.shared_bytes;
+  }
+  return bytes;
+}
+
+std::vector<std::string> resources() {
+  const auto dynamic = dynamic_shared_bytes();
+  std::vector<std::string> lines;
+  std::istringstream objects(STEADY_KERNELS);
+  for (std::string object; std::getline(objects, object, ':');) {
+    std::ifstream file(object + ".resources");
+    EXPECT_TRUE(file) << object << ".resources";
+    std::string name, architecture, memory;
+    std::smatch found;
+    for (std::string line; std::getline(file, line);) {
+      if (std::regex_search(line, found,
+                            std::regex("Compiling entry function '(\\w+)' for '(\\w+)'"))) {
+        name = short_name(found.str(1));
+        architecture = found.str(2);
+      } else if (std::regex_search(line, found,
+                                   std::regex(R"((\d+) bytes stack frame, (\d+) bytes spill )"
+                                              R"(stores, (\d+) bytes spill loads)"))) {
+        memory = found.str(1) + " " + found.str(2) + " " + found.str(3);
+      } else if (std::regex_search(line, found, std::regex("Used (\\d+) registers"))) {
+        const std::string registers = found.str(1);
+        const bool has_shared = std::regex_search(line, found, std::regex(R"((\d+) bytes smem)"));
+        const auto launched = dynamic.find(name);
+        std::ostringstream text;
+        text << architecture << ' ' << name << ' ' << registers << ' ' << memory << ' '
+             << (has_shared ? found.str(1) : "0") << ' '
+             << (launched == dynamic.end() ? 0 : launched->second);
+        lines.push_back(text.str());
+      }
+    }
+  }
+  std::sort(lines.begin(), lines.end());
+  return lines;
+}
+
+TEST(Resources, AreThoseOfTheRecord) {
+  const std::vector<std::string> now = resources();
+  ASSERT_FALSE(now.empty());
+  if (std::getenv("STEADY_UPDATE_RESOURCES") != nullptr) {
+    std::ofstream file(STEADY_GOLDEN);
+    file << STEADY_NVCC << '\n' << kColumns << '\n';
+    for (const std::string& line : now) file << line << '\n';
+  }
+  std::ifstream file(STEADY_GOLDEN);
+  std::string compiler, columns;
+  std::getline(file, compiler);
+  std::getline(file, columns);
+  if (compiler != STEADY_NVCC)
+    GTEST_SKIP() << "the record is of " << compiler << ", this build is of " << STEADY_NVCC;
+  std::vector<std::string> recorded;
+  for (std::string line; std::getline(file, line);) {
+    // A build for other architectures compares those that both have.
+    const std::string architecture = line.substr(0, line.find(' ') + 1);
+    const auto built = [&](const std::string& kernel) { return kernel.starts_with(architecture); };
+    if (std::any_of(now.begin(), now.end(), built)) recorded.push_back(line);
+  }
+  EXPECT_EQ(now, recorded);
+}
+
+}  // namespace
+}  // namespace steady::cuda
