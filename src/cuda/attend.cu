@@ -129,6 +129,7 @@ class Attend {
     for (auto& vector : sums_.at) {
       for (float& sum : vector) sum = 0.0f;
     }
+    __syncthreads();  // the unit before may still be read
     if (threadIdx.x < kHeads) {
       shared_.unit[threadIdx.x] = {};
       shared_.rounded_sums[threadIdx.x] = 0.0f;

@@ -41,6 +41,11 @@ class Cpp : public OnEveryBackend {
     }
   }
 
+  // A device's work is done when its stream is.
+  static void wait(const steady::Engine& engine) {
+    EXPECT_TRUE(ok(steady_stream_wait(engine.get(), nullptr)));
+  }
+
   const HostileCase c{step_spec()};
   steady_options options = steady::make<steady_options>();
 };
@@ -61,6 +66,7 @@ TEST_P(Cpp, RunsAStepEagerly) {
   EXPECT_EQ(static_cast<steady_workspace>(workspace).bytes, engine.workspace_bytes());
   engine.plan(workspace, c.step);
   engine.decode(workspace, c.step, c.layers[0]);
+  wait(engine);
   EXPECT_TRUE(close_to(c.outputs(), c.answer()));
 }
 
@@ -137,6 +143,7 @@ TEST_P(Cpp, MovesWhatItOwns) {
   EXPECT_EQ(static_cast<steady_workspace>(kept).data, data);
   moved.plan(kept, c.step);
   moved.decode(kept, c.step, c.layers[0]);
+  wait(moved);
   EXPECT_TRUE(close_to(c.outputs(), c.answer()));
 }
 
@@ -147,6 +154,7 @@ TEST_P(Cpp, CopiesThroughDeviceArrays) {
   std::iota(sent.begin(), sent.end(), 5);
   engine.upload(array.data(), sent.data(), sizeof(int32_t) * array.size());
   engine.download(received.data(), array.data(), sizeof(int32_t) * array.size());
+  wait(engine);
   EXPECT_EQ(received, sent);
 }
 

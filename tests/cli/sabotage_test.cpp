@@ -36,7 +36,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_P(Sabotaged, ReplayFails) {
   const Sabotage& sabotage = GetParam();
   const Outcome outcome =
-      run_steady(std::string("replay --layers 2 --steps 4 ") + sabotage.options +
+      run_steady(std::string("replay --backend cpu --layers 2 --steps 4 ") + sabotage.options +
                      STEADY_RECORDED_CALLS "/sink_inf_h64.safetensors",
                  std::string("LD_PRELOAD=") + shell_word(STEADY_SABOTEUR) +
                      " STEADY_SABOTAGE=" + sabotage.deed);

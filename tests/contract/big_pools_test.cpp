@@ -48,7 +48,7 @@ TEST_P(BigPools, OfManyPagesBeyond4GiB) {
     constexpr int64_t kPageTokens = 64;
     const int64_t stride = steady_page_bytes(format, kPageTokens) + 64;
     const int64_t page_count = 5 * kGiB / stride;
-    const MappedMemory memory(static_cast<size_t>(page_count * stride));
+    const MappedMemory memory(static_cast<size_t>(page_count * stride), is_device());
     std::vector<int64_t> slots = {0, page_count * kPageTokens - 1};
     for (const int64_t border : {2 * kGiB, 4 * kGiB}) {
       // The page that lies across the border, its first and last token, and its neighbours'.
@@ -61,7 +61,7 @@ TEST_P(BigPools, OfManyPagesBeyond4GiB) {
 
 TEST_P(BigPools, OfFewPagesFarApart) {
   const int64_t stride = 2 * kGiB + 2001;
-  const MappedMemory memory(static_cast<size_t>(3 * stride));
+  const MappedMemory memory(static_cast<size_t>(3 * stride), is_device());
   expect_right_with(backend(), {STEADY_CACHE_FP8, 2, 2}, memory, stride, 3, {0, 1, 2, 3, 4, 5});
 }
 
@@ -70,7 +70,7 @@ TEST_P(BigPools, OfOneHugePage) {
   constexpr int32_t kPageTokens = 9'000'000;
   const int64_t bytes = steady_page_bytes(STEADY_CACHE_FP8, kPageTokens);
   ASSERT_GT(bytes, 4 * kGiB);
-  const MappedMemory memory(static_cast<size_t>(bytes));
+  const MappedMemory memory(static_cast<size_t>(bytes), is_device());
   expect_right_with(backend(), {STEADY_CACHE_FP8, kPageTokens, 2}, memory, bytes, 1,
                     {0, 1, 3'728'270, 3'728'271, 7'456'540, 7'456'541, kPageTokens - 1});
 }
@@ -85,8 +85,9 @@ TEST_P(BigPools, WithQueriesOutputsAndSlotsAsFarApart) {
   const int64_t stride = 2 * kGiB + 512;  // elements: more than 2^32 bytes
   const int64_t vectors = spec.heads * STEADY_HEAD_DIM;
   const auto span = static_cast<size_t>(2 * stride);
-  const MappedMemory q_memory(2 * (span + vectors)), out_memory(2 * (span + vectors)),
-      slots_memory(4 * (span + 70)), lse_memory(4 * (span + 3));
+  const MappedMemory q_memory(2 * (span + vectors), is_device()),
+      out_memory(2 * (span + vectors), is_device()), slots_memory(4 * (span + 70), is_device()),
+      lse_memory(4 * (span + 3), is_device());
   steady_layer& layer = c.layers[0];
   auto* const q = reinterpret_cast<uint16_t*>(q_memory.begin());
   auto* const slots = reinterpret_cast<int32_t*>(slots_memory.begin());

@@ -35,6 +35,15 @@ inline steady_backend_info info_of(steady_backend backend) {
   return {};
 }
 
+inline bool has_usable_device() {
+  steady_backend_info info = {};
+  info.struct_size = sizeof(info);
+  for (int32_t i = 0; steady_describe_backend(i, &info) == STEADY_OK; ++i) {
+    if (info.backend == STEADY_CUDA) return info.usable != 0;
+  }
+  return false;
+}
+
 // None where the machine cannot run the backend: a fixture is made before its test is skipped.
 class Engine {
  public:
