@@ -8,6 +8,7 @@
 #include "core/faults.hpp"
 #include "cuda/device_guard.hpp"
 #include "cuda/error.hpp"
+#include "cuda/machine.hpp"
 #include "cuda/merge.hpp"
 #include "cuda/plan.hpp"
 
@@ -61,19 +62,24 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
   cudaDeviceProp card = {};
   STEADY_RETURN_IF_ERROR(
       status_of(cudaGetDeviceProperties(&card, options.device), "asking for the card"));
-  if (card.major < 8) {
-    return {STEADY_UNSUPPORTED, join("device ", options.device, " (", card.name, ") is sm_",
-                                     card.major, card.minor, "; Steady needs sm_80 or later")};
+  if (!is_new_enough(card)) {
+    return {STEADY_UNSUPPORTED, join("device ", options.device, " is ", describe(card),
+                                     "; Steady needs sm_80 or later")};
   }
   const AttendChoice choice =
       choose_attend(shape, 1, card.multiProcessorCount, card.sharedMemPerBlockOptin);
   if (choice.heads == 0) {
     return {STEADY_UNSUPPORTED,
-            join("device ", options.device, " (", card.name, ") has ", card.sharedMemPerBlockOptin,
-                 " bytes of shared memory a block, too few")};
+            join("device ", options.device, " (", describe(card), ") has ",
+                 card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
-  STEADY_RETURN_IF_ERROR(
-      status_of(prepare_attend(shape, card.sharedMemPerBlockOptin), "loading the attend kernels"));
+  const cudaError_t loaded = prepare_attend(shape, card.sharedMemPerBlockOptin);
+  if (loaded == cudaErrorNoKernelImageForDevice) {
+    return {STEADY_UNSUPPORTED,
+            join("this build has no code for device ", options.device, ", ", describe(card),
+                 "; build with its number in STEADY_CUDA_ARCHITECTURES")};
+  }
+  STEADY_RETURN_IF_ERROR(status_of(loaded, "loading the attend kernels"));
   out->reset(new CudaEngine(
       shape, options, {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin}));
   return {};

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the CUDA runtime tells of a machine in, whether Steady can run there and why not out.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+namespace steady::cuda {
+
+/// As the runtime's functions answered.
+struct Machine {
+  int driver, runtime;  ///< CUDA versions, 1000 × major + 10 × minor; driver 0: there is none
+  cudaError_t error;    ///< of counting the devices, then of asking for the first
+  int devices;
+  cudaDeviceProp card;  ///< the first
+};
+
+Machine ask_machine();
+
+/// Whether device 0 can run the backend. `detail` names the card, or says why not.
+bool can_run(const Machine&, std::string* detail);
+
+/// "NVIDIA H100 80GB HBM3, sm_90"
+std::string describe(const cudaDeviceProp& card);
+
+/// The oldest architecture that the kernels are written for: bf16 products and cp.async.
+inline bool is_new_enough(const cudaDeviceProp& card) { return card.major >= 8; }
+
+}  // namespace steady::cuda
