@@ -363,22 +363,6 @@ class Attend {
   Sums<kHeads> sums_;
 };
 
-/// Without a plan nothing is known to be safe to read: the answers say so as NaN.
-__device__ void poison(const LayerCall& call) {
-  const Layer& layer = call.layer;
-  const int rows = layer.batch * call.queries;
-  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
-    for (int i = static_cast<int>(threadIdx.x); i < call.heads * kHeadDim; i += kThreads) {
-      layer.out[row_offset(layer.out_strides, call.queries, row, i / kHeadDim) + i % kHeadDim] =
-          0x7fc0;
-    }
-    for (int head = static_cast<int>(threadIdx.x); layer.lse != nullptr && head < call.heads;
-         head += kThreads) {
-      layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = NAN;
-    }
-  }
-}
-
 /// CTAs that share a multiprocessor, as far as registers go.
 template <int kHeads>
 inline constexpr int kCtas = kHeads == 64 ? 1 : 2;

@@ -38,6 +38,22 @@ __device__ inline float* partial_out(const LayerCall& call, int partial, int hea
   return call.tables.outs + (static_cast<int64_t>(partial) * call.heads + head) * kHeadDim;
 }
 
+/// Without a plan nothing is known to be safe to read: the answers say so as NaN.
+__device__ inline void poison(const LayerCall& call) {
+  const Layer& layer = call.layer;
+  const int rows = layer.batch * call.queries, threads = static_cast<int>(blockDim.x);
+  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < call.heads * kHeadDim; i += threads) {
+      layer.out[row_offset(layer.out_strides, call.queries, row, i / kHeadDim) + i % kHeadDim] =
+          0x7fc0;
+    }
+    for (int head = static_cast<int>(threadIdx.x); layer.lse != nullptr && head < call.heads;
+         head += threads) {
+      layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = NAN;
+    }
+  }
+}
+
 /// Whether the workspace holds this engine's plan for this batch.
 __device__ inline bool planned(const LayerCall& call) {
   const PlanHeader& header = *call.tables.plan.header;
