@@ -185,6 +185,7 @@ void bind_functions(nb::module_& module) {
 
 NB_MODULE(_core, module) {
   using namespace steady::python;
+  nanobind::set_leak_warnings(false);  // steady.torch keeps its engines to the end of the process
   module.doc() = "The C interface of Steady, thinly.";
   add_exceptions(module);
   bind_engine(module);
