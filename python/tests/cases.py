@@ -57,7 +57,8 @@ class Scope:
 
     def values(self, request, query):
         """float64 [tokens, 512] that this row attends to."""
-        length = np.clip(self.lengths[request], 0, self.slots.shape[-1])
+        lengths = np.atleast_1d(self.lengths[request])
+        length = np.clip(lengths[query % len(lengths)], 0, self.slots.shape[-1])
         row = np.zeros(steady.HEAD_DIM, np.float32)
         values = []
         for slot in self.slots[request, query, :length]:
