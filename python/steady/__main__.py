@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arguments of `python -m steady` in, the program that the package brings along in its place."""
+"""The arguments of `python -m steady` in, the program that the package brings along out."""
 
 import os
 import sys

@@ -3,9 +3,9 @@
 
     from steady.flash_mla import flash_mla_with_kvcache, get_mla_metadata
 
-Signature, shapes and meaning are FlashMLA's for the 584-byte cache of DeepSeek-V4. Beyond it, there
-may be 1 to 128 heads, any width of the indices, and a length for each query. Dense attention and the
-656-byte cache of DeepSeek-V3.2 are refused.
+Signature, shapes and meaning are FlashMLA's for the 584-byte cache of DeepSeek-V4. Beyond it there
+may be 1 to 128 heads, any width of the indices, and a length for each query. Dense attention and
+the 656-byte cache of DeepSeek-V3.2 are refused.
 """
 
 import dataclasses
@@ -22,8 +22,8 @@ __all__ = ["FlashMLASchedMeta", "flash_mla_with_kvcache", "get_mla_metadata"]
 class FlashMLASchedMeta:
     """Stands where FlashMLA's metadata stand, and holds nothing.
 
-    Every call plans with the lengths that its tensors hold when it runs, in the stream and so in the
-    captured graph. So there is nothing to go stale, whatever is called with it, and when.
+    Every call plans with the lengths that its tensors hold when it runs, in the stream and so in
+    the captured graph. So there is nothing to go stale, whatever is called with it, and when.
     """
 
     have_initialized: bool = False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tensors of torch in, answers by operators that torch.compile, export and graph capture understand.
+"""Tensors of torch in, answers by operators that torch.compile and graph capture understand out.
 
 Two ways through, over the same library:
 
@@ -10,10 +10,10 @@ Two ways through, over the same library:
 
     out, lse = steady.torch.attend(q, Pool(pages, slots))           # plan and decode in one call
 
-All of it runs on torch's current stream of the tensors' device, allocates only with torch's allocator
-(plan and decode allocate nothing) and never waits for the device, so that it can be captured by
-torch.cuda.graph and replayed while lengths, slots, queries and pages change in place. No operator has
-a gradient.
+All of it runs on torch's current stream of the tensors' device, allocates only with torch's
+allocator (plan and decode allocate nothing) and never waits for the device, so that it can be
+captured by torch.cuda.graph and replayed while lengths, slots, queries and pages change in place.
+No operator has a gradient.
 
 The operators are torch.ops.steady.plan, decode and attend. An engine stands in their arguments as a
 text that describes it, and is made where such a text is met first; so there is no handle that could
@@ -42,8 +42,8 @@ _library.define(
 )
 _library.define(
     "decode(str engine, Tensor memory, Tensor(a!) order, int kind, Tensor q, Tensor(b!) out,"
-    " Tensor(c!)? lse, Tensor? sink, Tensor? window_pages, Tensor? window_slots, Tensor? compressed_pages,"
-    " Tensor? compressed_slots) -> ()"
+    " Tensor(c!)? lse, Tensor? sink, Tensor? window_pages, Tensor? window_slots,"
+    " Tensor? compressed_pages, Tensor? compressed_slots) -> ()"
 )
 _library.define(
     "attend(Tensor q, Tensor(a!) out, Tensor(b!)? lse, Tensor? sink, Tensor? window_pages,"
@@ -164,9 +164,9 @@ def attend(
     other at a multiple of the queries' stride, they are copied first.
     """
     if out is None:
-        out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
+        out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if lse is None:
-        lse = torch.empty(q.shape[:-1], dtype=torch.float32, device=q.device)
+        lse = torch.empty(*q.shape[:-1], dtype=torch.float32, device=q.device)
     pages, slots = compressed or (None, None)
     torch.ops.steady.attend(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
@@ -197,7 +197,7 @@ def _engine_for(device, heads, queries, softmax_scale, window, compressed):
 def _aligned_bytes(count, device):
     if device.type != "cpu":  # torch aligns what it allocates there
         return torch.empty(count, dtype=torch.uint8, device=device)
-    memory = torch.empty(count + _ALIGNMENT, dtype=torch.uint8)
+    memory = torch.empty(count + _ALIGNMENT, dtype=torch.uint8, device=device)
     return memory[-memory.data_ptr() % _ALIGNMENT :][:count]
 
 

@@ -157,7 +157,9 @@ class Case:
         return out, lse
 
 
-def make_case(seed, heads=8, queries=1, batch=3, width=24, page_tokens=16, compressed=(), sink=True):
+def make_case(
+    seed, heads=8, queries=1, batch=3, width=24, page_tokens=16, compressed=(), sink=True
+):
     """compressed: (width, page_tokens), or nothing."""
     rng = np.random.default_rng(seed)
     q = to_bf16(rng.standard_normal((batch, queries, heads, steady.HEAD_DIM)))
