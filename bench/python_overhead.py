@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A device in, the host's microseconds for one eager call through each door of the Python package
-out, beside FlashMLA's own wrapper where it is installed. Usage: python_overhead.py [--device cpu]"""
+out, beside FlashMLA's own wrapper where it is there. Usage: python_overhead.py [--device cpu]"""
 
 import argparse
 import statistics

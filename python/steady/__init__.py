@@ -48,7 +48,7 @@ class PoolShape(NamedTuple):
     max_tokens: int
     """Width: slots a row, 0 to MAX_TOKENS. 0: there is no such pool."""
     format: str = "fp8"
-    """'fp8', the 584-byte token that vLLM calls fp8_ds_mla, or 'bf16', 512 bfloat16."""
+    """'fp8', FP8_TOKEN_BYTES a token, as vLLM's fp8_ds_mla; or 'bf16', 512 bfloat16."""
 
 
 class Pool(NamedTuple):

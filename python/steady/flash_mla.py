@@ -3,9 +3,9 @@
 
     from steady.flash_mla import flash_mla_with_kvcache, get_mla_metadata
 
-Signature, shapes and meaning are FlashMLA's for the 584-byte cache of DeepSeek-V4. Beyond it there
-may be 1 to 128 heads, any width of the indices, and a length for each query. Dense attention and
-the 656-byte cache of DeepSeek-V3.2 are refused.
+Signature, shapes and meaning are FlashMLA's for the FP8 cache of DeepSeek-V4. Beyond it there may
+be 1 to 128 heads, any width of the indices, and a length for each query. Dense attention and the
+656-byte cache of DeepSeek-V3.2 are refused.
 """
 
 import dataclasses
@@ -59,7 +59,8 @@ def flash_mla_with_kvcache(
     """Attends to the tokens that `indices` name in k_cache, and to those of the extra cache.
 
     q            bfloat16 [b, s_q, h_q, 512], 1 to 128 heads, 1 to 8 queries
-    k_cache      1-byte elements [blocks, block_size, 1, 584]; blocks may lie further apart
+    k_cache      1-byte elements [blocks, block_size, 1, FP8_TOKEN_BYTES]; blocks may lie further
+                 apart
     indices      int32 [b, s_q, topk], block * block_size + token; outside the cache: none
     topk_length  int32 [b], or [b, s_q] with a length for each query; None: all
     attn_sink    float32 [h_q], or None

@@ -186,3 +186,18 @@ def test_a_checked_engine_reports_what_it_met():
         "count": 1, "layer": 0, "kind": 0, "scope": 0,
         "request": 2, "query": 0, "position": 5, "value": -2,
     }  # fmt: skip
+
+
+def test_the_five_lines_of_the_readme():
+    case = cases.make_case(11, heads=64, batch=8, width=128, page_tokens=64, sink=False)
+    expected, _ = case.run()
+    q, out, lengths = case.q, cases.poisoned(case.q.shape, np.uint16), case.window.lengths
+    pages, slots = case.window.pool
+
+    engine = steady.Engine(heads=64, window=steady.PoolShape(64, 128), max_batch=8)
+    workspace, step = steady.Workspace(engine), steady.Step(engine, 8, lengths)
+    layer = steady.Layer(engine, q, out, window=steady.Pool(pages, slots))
+    engine.plan(workspace, step)
+    engine.decode(workspace, step, layer)
+
+    np.testing.assert_array_equal(cases.from_bf16(out), expected)
