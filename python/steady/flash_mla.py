@@ -10,10 +10,11 @@ be 1 to 128 heads, any width of the indices, and a length for each query. Dense 
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Optional
 
 from . import HEAD_DIM, FP8_TOKEN_BYTES, InvalidArgument
 from . import torch as _torch
+from .torch import Tensor
 
 __all__ = ["FlashMLASchedMeta", "flash_mla_with_kvcache", "get_mla_metadata"]
 
@@ -32,30 +33,30 @@ class FlashMLASchedMeta:
     num_splits: Any = None
 
 
-def get_mla_metadata(*args, **kwargs):
+def get_mla_metadata(*args, **kwargs) -> tuple[FlashMLASchedMeta, None]:
     """Returns (FlashMLASchedMeta, None), whatever the arguments, as FlashMLA does."""
     return FlashMLASchedMeta(), None
 
 
 def flash_mla_with_kvcache(
-    q,
-    k_cache,
-    block_table=None,
-    cache_seqlens=None,
-    head_dim_v=HEAD_DIM,
-    tile_scheduler_metadata=None,
-    num_splits=None,
-    softmax_scale=None,
-    causal=False,
-    is_fp8_kvcache=False,
-    indices=None,
-    attn_sink=None,
-    extra_k_cache=None,
-    extra_indices_in_kvcache=None,
-    topk_length=None,
-    extra_topk_length=None,
-    out=None,
-):
+    q: Tensor,
+    k_cache: Tensor,
+    block_table: Optional[Tensor] = None,
+    cache_seqlens: Optional[Tensor] = None,
+    head_dim_v: int = HEAD_DIM,
+    tile_scheduler_metadata: Any = None,
+    num_splits: None = None,
+    softmax_scale: Optional[float] = None,
+    causal: bool = False,
+    is_fp8_kvcache: bool = False,
+    indices: Optional[Tensor] = None,
+    attn_sink: Optional[Tensor] = None,
+    extra_k_cache: Optional[Tensor] = None,
+    extra_indices_in_kvcache: Optional[Tensor] = None,
+    topk_length: Optional[Tensor] = None,
+    extra_topk_length: Optional[Tensor] = None,
+    out: Optional[Tensor] = None,
+) -> tuple[Tensor, Tensor]:
     """Attends to the tokens that `indices` name in k_cache, and to those of the extra cache.
 
     q            bfloat16 [b, s_q, h_q, 512], 1 to 128 heads, 1 to 8 queries

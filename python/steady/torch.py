@@ -22,9 +22,11 @@ dangle, and a graph that was exported names all it needs. Engines live as long a
 
 import functools
 import json
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Optional
 
 import torch
+from torch import Tensor
 
 from . import _core
 from ._core import MAX_BATCH, Engine as _Engine
@@ -55,9 +57,9 @@ _library.define(
 class Workspace(NamedTuple):
     """Scratch for one stream of steps: all kinds, layers and graphs in turn."""
 
-    memory: torch.Tensor
+    memory: Tensor
     """uint8, 256-byte aligned. It must live as long as the graphs that use it."""
-    order: torch.Tensor
+    order: Tensor
     """Nothing is in it. Plan and decode are declared to write it, which tells a compiler to keep
     them in order; declared to write the memory, they would make it copy the scratch."""
 
@@ -72,17 +74,17 @@ class Engine:
 
     def __init__(
         self,
-        heads,
-        window=None,
-        compressed=None,
+        heads: int,
+        window: Optional[PoolShape] = None,
+        compressed: Any = None,
         *,
-        queries=1,
-        max_batch=1,
-        softmax_scale=_SOFTMAX_SCALE,
-        backend=None,
-        device="cuda",
-        threads=0,
-        checked=False,
+        queries: int = 1,
+        max_batch: int = 1,
+        softmax_scale: float = _SOFTMAX_SCALE,
+        backend: Optional[str] = None,
+        device: Any = "cuda",
+        threads: int = 0,
+        checked: bool = False,
     ):
         self.device = torch.device(device)
         description = {
@@ -100,12 +102,18 @@ class Engine:
         self.name = json.dumps(description)
         self.workspace_bytes = _engine_named(self.name).workspace_bytes
 
-    def workspace(self):
+    def workspace(self) -> Workspace:
         """A new Workspace. Make it at set-up."""
         order = torch.zeros(1, dtype=torch.uint8, device=self.device)
         return Workspace(_aligned_bytes(self.workspace_bytes, self.device), order)
 
-    def plan(self, workspace, batch, window_lengths=None, compressed_lengths=()):
+    def plan(
+        self,
+        workspace: Workspace,
+        batch: int,
+        window_lengths: Optional[Tensor] = None,
+        compressed_lengths: Sequence[Optional[Tensor]] = (),
+    ) -> None:
         """Plans a step of `batch` requests, before its layers and on the same stream.
 
         Lengths are int32 [batch], or [batch, queries] with a length for each query, on the engine's
@@ -116,8 +124,17 @@ class Engine:
         )
 
     def decode(
-        self, workspace, q, out, *, window=None, compressed=None, kind=0, lse=None, sink=None
-    ):
+        self,
+        workspace: Workspace,
+        q: Tensor,
+        out: Tensor,
+        *,
+        window: Optional[tuple[Tensor, Tensor]] = None,
+        compressed: Optional[tuple[Tensor, Tensor]] = None,
+        kind: int = 0,
+        lse: Optional[Tensor] = None,
+        sink: Optional[Tensor] = None,
+    ) -> None:
         """Computes one layer with the plan in the workspace into `out`, and `lse` if given.
 
         The shapes are those of steady.Layer; the batch is that of q and must be the planned one.
@@ -129,7 +146,7 @@ class Engine:
             window_pages, window_slots, pages, slots,
         )  # fmt: skip
 
-    def report(self, workspace):
+    def report(self, workspace: Workspace) -> dict[str, dict[str, int]]:
         """What a checked engine met since the last plan; see steady.Engine.report. Waits for the
         current stream."""
         engine = _engine_named(self.name)
@@ -138,17 +155,17 @@ class Engine:
 
 
 def attend(
-    q,
-    window,
-    compressed=None,
+    q: Tensor,
+    window: tuple[Tensor, Tensor],
+    compressed: Optional[tuple[Tensor, Tensor]] = None,
     *,
-    window_lengths=None,
-    compressed_lengths=None,
-    sink=None,
-    softmax_scale=_SOFTMAX_SCALE,
-    out=None,
-    lse=None,
-):
+    window_lengths: Optional[Tensor] = None,
+    compressed_lengths: Optional[Tensor] = None,
+    sink: Optional[Tensor] = None,
+    softmax_scale: float = _SOFTMAX_SCALE,
+    out: Optional[Tensor] = None,
+    lse: Optional[Tensor] = None,
+) -> tuple[Tensor, Tensor]:
     """Plans and decodes one layer in one call, with an engine and scratch of its own.
 
     q           bfloat16 [batch, queries, heads, 512]; only the last dimension need be contiguous
