@@ -14,8 +14,6 @@ namespace steady::python {
 
 using Object = nanobind::handle;
 
-steady_cache_format format_named(const std::string& name);
-
 // With objects that were made beforehand. `stream` is a Stream, an address as an int, or None.
 void plan_objects(const std::shared_ptr<Engine>& engine,
                   const std::shared_ptr<Workspace>& workspace, const std::shared_ptr<Step>& step,
@@ -37,6 +35,8 @@ void decode_tensors(const std::shared_ptr<Engine>& engine, Object workspace, int
                     Object compressed_pages, Object compressed_slots, uintptr_t stream);
 
 nanobind::list backends();
+
+steady_cache_format format_named(const std::string& name);
 void pack_token(Object values, Object page, int page_tokens, int token, const std::string& format);
 void unpack_token(Object page, int page_tokens, int token, Object values,
                   const std::string& format);

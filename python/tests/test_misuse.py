@@ -216,6 +216,10 @@ def test_a_stream_must_be_one(case):
     engine = case.engine()
     workspace, step = steady.Workspace(engine), case.step(engine)
     refused(["stream is str", "steady.Stream"], engine.plan, workspace, step, "fast")
+    refused(["stream is 4096", "on the CPU"], engine.plan, workspace, step, 4096)
+    foreign = steady.Stream(case.engine())
+    refused(["stream was made for another"], engine.plan, workspace, step, foreign)
+    engine.plan(workspace, step, 0)  # the default stream
 
 
 def test_a_report_needs_a_checked_engine(case):
