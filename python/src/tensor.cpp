@@ -105,10 +105,8 @@ Tensor::Tensor(const char* name, nb::handle object, Access access, bool keep) {
   owner_ = import(object, access);
   if (!owner_.is_valid()) {
     refuse(name, " is ", nb::type_name(object.type()).c_str(),
-           access == Access::kRead ? "; a tensor is needed, on the CPU or on CUDA, that DLPack or "
-                                     "the buffer protocol can share and that needs no gradient"
-                                   : "; a writable tensor is needed, on the CPU or on CUDA, that "
-                                     "DLPack or the buffer protocol can share");
+           access == Access::kRead ? "; a tensor" : "; a writable tensor",
+           " is needed, on the CPU or on CUDA, that DLPack or the buffer protocol can share");
   }
   name_ = name;
   view_.data = const_cast<void*>(owner_.data());

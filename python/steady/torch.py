@@ -86,7 +86,8 @@ class Engine:
         threads: int = 0,
         checked: bool = False,
     ):
-        self.device = torch.device(device)
+        given = torch.device(device)
+        self.device = torch.device(given.type, _index_of(given))
         description = {
             "heads": heads,
             "window": window,
@@ -95,7 +96,7 @@ class Engine:
             "max_batch": max_batch,
             "softmax_scale": softmax_scale,
             "backend": backend or self.device.type,
-            "device": _index_of(self.device),
+            "device": self.device.index,
             "threads": threads,
             "checked": checked,
         }
