@@ -39,7 +39,7 @@ const ExchangeTable* exchange_table(PyTypeObject* type) {
   Py_XDECREF(capsule);
   PyErr_Clear();
   if (table == nullptr) return nullptr;
-  Py_INCREF(type);
+  Py_INCREF(reinterpret_cast<PyObject*>(type));
   Py_XDECREF(reinterpret_cast<PyObject*>(last_type));
   last_type = type;
   last_table = table;
