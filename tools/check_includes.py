@@ -106,7 +106,7 @@ def include_findings(file, paths):
 
 def torch_findings(file):
     """Uses of torch outside of its one file. Tests may compare with it."""
-    if file.path == TORCH_FILE or file.is_under("tests", "bench"):
+    if file.path == TORCH_FILE or file.is_under("tests", "bench", "python/tests"):
         return
     if not (file.is_code or file.suffix == ".py"):
         return

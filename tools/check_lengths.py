@@ -28,7 +28,7 @@ def is_excused(file):
 def file_limit(file):
     if file.suffix in KERNEL_SUFFIXES:
         return KERNEL_FILE_LIMIT
-    return TEST_FILE_LIMIT if file.is_under("tests", "bench") else FILE_LIMIT
+    return TEST_FILE_LIMIT if file.is_under("tests", "bench", "python/tests") else FILE_LIMIT
 
 
 def cpp_functions(code):

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the code a document shows stands, line for line, in a file that the tests build: each
-C, C++ and CMake block of README.md, and each block of docs/ that follows `<!-- tested -->`.
-Usage: check_snippets.py [ROOT]"""
+"""Checks that the code a document shows stands, line for line, in a file that the tests build or run:
+each C, C++, CMake and Python block of README.md, and each block of docs/ that follows
+`<!-- tested -->`. Usage: check_snippets.py [ROOT]"""
 
 import re
 import sys
 
 from source_tree import Finding, read_tree, report
 
-BLOCK = re.compile(r"^```(c|cpp|c\+\+|cmake)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(c|cpp|c\+\+|cmake|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TESTED_FOLDERS = ("examples", "tests", "python/tests")
 MARK = re.compile(r"<!-- tested -->\s*\Z")
 
 
@@ -24,7 +25,7 @@ def stands_in(block, lines):
 
 def findings(root):
     files = read_tree(root)
-    tested = [trimmed(file.text) for file in files if file.is_under("examples", "tests")]
+    tested = [trimmed(file.text) for file in files if file.is_under(*TESTED_FOLDERS)]
     for file in files:
         is_readme = file.path == "README.md"
         if file.suffix != ".md" or not (is_readme or file.is_under("docs")):
@@ -35,7 +36,8 @@ def findings(root):
             block = trimmed(match[2])
             if not any(stands_in(block, lines) for lines in tested):
                 line = file.text.count("\n", 0, match.start()) + 1
-                message = f"the lines of this {match[1]} block stand in no file of examples/ or tests/"
+                allowed = " or ".join(folder + "/" for folder in TESTED_FOLDERS)
+                message = f"the lines of this {match[1]} block stand in no file of {allowed}"
                 yield Finding(file.path, line, message)
 
 

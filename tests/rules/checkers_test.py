@@ -115,6 +115,7 @@ class Includes(CheckerTest):
 
     def test_torch_has_one_file(self):
         self.write("python/steady/torch.py", "import torch\n")
+        self.write("python/tests/test_a.py", "import torch\n")
         self.write("python/steady/engine.py", "import os\nfrom torch import Tensor\n")
         self.expect_finding("includes", "python/steady/engine.py:2", "torch")
 
@@ -234,6 +235,13 @@ class Snippets(CheckerTest):
     def test_lines_of_no_example_are_found(self):
         self.write("README.md", "# A\n\n```cpp\nfirst();\nthird();\n```\n")
         self.expect_finding("snippets", "README.md:3", "examples/")
+
+    def test_python_is_held_to_the_tests_of_the_package(self):
+        self.write("python/tests/test_a.py", "def test_a():\n    first()\n    second()\n")
+        self.write("README.md", "```python\nfirst()\nsecond()\n```\n")
+        self.expect_pass("snippets")
+        self.write("README.md", "```python\nsecond()\nfirst()\n```\n")
+        self.expect_finding("snippets", "README.md:1", "python/tests/")
 
     def test_marked_blocks_of_the_documents_are_checked(self):
         block = "```c\nthird();\n```\n"

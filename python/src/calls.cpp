@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checked objects or tensors in, one call of the C API with the interpreter unlocked out.
+#include "calls.hpp"
+
+#include "fail.hpp"
+
+namespace nb = nanobind;
+
+namespace steady::python {
+
+namespace {
+
+template <class Object>
+void expect_engine(const char* what, const Object& object, const Engine& engine) {
+  if (object.engine().get() != &engine)
+    refuse(what, " was made for another engine; it must be made with the one that it is used with");
+}
+
+/// Whatever an int may be, on a CPU it is no stream.
+steady_stream stream_at(uintptr_t address, const Engine& engine) {
+  if (address != 0 && engine.cuda_device() < 0)
+    refuse("stream is ", address,
+           ", but this engine computes on the CPU, where a stream is a "
+           "steady.Stream, or None");
+  return reinterpret_cast<steady_stream>(address);
+}
+
+/// A Stream, or the address of one of CUDA's as an int; None is the default stream.
+struct StreamArgument {
+  StreamArgument(nb::handle object, const Engine& engine) {
+    if (object.is_none()) return;
+    if (PyLong_Check(object.ptr())) {
+      handle = stream_at(nb::cast<uintptr_t>(object), engine);
+      return;
+    }
+    if (!nb::isinstance<Stream>(object))
+      refuse("stream is ", nb::type_name(object.type()).c_str(),
+             "; allowed is a steady.Stream, the address of a CUDA stream as an int, or None");
+    stream = nb::cast<Stream*>(object);
+    expect_engine("stream", *stream, engine);
+    handle = stream->get();
+  }
+
+  /// What a call uses must outlive the graph that it becomes a part of.
+  template <class... Objects>
+  void keep_if_capturing(const Objects&... objects) const {
+    if (stream != nullptr && stream->captured) (stream->captured->push_back(objects), ...);
+  }
+
+  Stream* stream = nullptr;
+  steady_stream handle = nullptr;
+};
+
+void plan(const Engine& engine, steady_workspace workspace, const Step& step,
+          steady_stream stream) {
+  steady_status status;
+  {
+    const nb::gil_scoped_release unlocked;
+    status = steady_plan(engine.get(), workspace, &step.get(), stream);
+  }
+  check(status);
+}
+
+void decode(const Engine& engine, steady_workspace workspace, const steady_step& step,
+            const Layer& layer, steady_stream stream) {
+  if (layer.batch() < step.batch)
+    refuse("the step's batch is ", step.batch, ", but the layer's tensors have room for ",
+           layer.batch());
+  steady_status status;
+  {
+    const nb::gil_scoped_release unlocked;
+    status = steady_decode(engine.get(), workspace, &step, &layer.get(), stream);
+  }
+  check(status);
+}
+
+/// The scratch of a call that gets it as a tensor.
+steady_workspace borrowed_workspace(const Engine& engine, nb::handle object) {
+  const Tensor memory("workspace", object, Access::kWrite, false);
+  if (!memory) refuse("workspace is None; it must be a tensor");
+  memory.expect_device(engine.cuda_device());
+  if (!memory.is_packed_from(0)) refuse(memory.describe(), "; it must be contiguous");
+  return {memory.data<void>(),
+          static_cast<size_t>(memory.elements_from(0) * memory.element_bits() / 8)};
+}
+
+nb::dict fault_dict(const steady_fault& fault) {
+  nb::dict dict;
+  dict["count"] = fault.count;
+  dict["layer"] = fault.layer;
+  dict["kind"] = fault.kind;
+  dict["scope"] = fault.scope;
+  dict["request"] = fault.request;
+  dict["query"] = fault.query;
+  dict["position"] = fault.position;
+  dict["value"] = fault.value;
+  return dict;
+}
+
+}  // namespace
+
+void plan_objects(const std::shared_ptr<Engine>& engine,
+                  const std::shared_ptr<Workspace>& workspace, const std::shared_ptr<Step>& step,
+                  nb::handle stream) {
+  const StreamArgument on(stream, *engine);
+  expect_engine("workspace", *workspace, *engine);
+  expect_engine("step", *step, *engine);
+  plan(*engine, workspace->get(), *step, on.handle);
+  on.keep_if_capturing(workspace, step);
+}
+
+void decode_objects(const std::shared_ptr<Engine>& engine,
+                    const std::shared_ptr<Workspace>& workspace, const std::shared_ptr<Step>& step,
+                    const std::shared_ptr<Layer>& layer, nb::handle stream) {
+  const StreamArgument on(stream, *engine);
+  expect_engine("workspace", *workspace, *engine);
+  expect_engine("step", *step, *engine);
+  expect_engine("layer", *layer, *engine);
+  decode(*engine, workspace->get(), step->get(), *layer, on.handle);
+  on.keep_if_capturing(workspace, step, layer);
+}
+
+std::shared_ptr<Graph> capture(const std::shared_ptr<Engine>& engine,
+                               const std::shared_ptr<Stream>& stream, nb::callable record) {
+  expect_engine("stream", *stream, *engine);
+  check(steady_capture_begin(engine->get(), stream->get()));
+  stream->captured.emplace();
+  steady_graph* handle = nullptr;
+  try {
+    record();
+  } catch (...) {
+    stream->captured.reset();
+    if (steady_capture_end(engine->get(), stream->get(), &handle) == STEADY_OK)
+      steady_graph_destroy(handle);
+    throw;
+  }
+  Kept kept = std::move(*stream->captured);
+  stream->captured.reset();
+  check(steady_capture_end(engine->get(), stream->get(), &handle));
+  return std::make_shared<Graph>(engine, handle, std::move(kept));
+}
+
+void replay(const Graph& graph, nb::handle stream) {
+  graph.replay(StreamArgument(stream, *graph.engine()).handle);
+}
+
+nb::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspace,
+                nb::handle stream) {
+  const StreamArgument on(stream, *engine);
+  expect_engine("workspace", workspace, *engine);
+  steady_report found = {};
+  found.struct_size = sizeof found;
+  steady_status status;
+  {
+    const nb::gil_scoped_release unlocked;
+    status = steady_read_report(engine->get(), workspace.get(), on.handle, &found);
+  }
+  check(status);
+  nb::dict dict;
+  dict["negative_length"] = fault_dict(found.negative_length);
+  dict["long_length"] = fault_dict(found.long_length);
+  dict["stray_slot"] = fault_dict(found.stray_slot);
+  return dict;
+}
+
+void plan_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, int batch,
+                  nb::handle window_lengths, nb::handle compressed_lengths, uintptr_t stream) {
+  const Step step(engine, batch, window_lengths, compressed_lengths, false);
+  plan(*engine, borrowed_workspace(*engine, workspace), step, stream_at(stream, *engine));
+}
+
+void decode_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, int kind,
+                    nb::handle q, nb::handle out, nb::handle lse, nb::handle sink,
+                    nb::handle window_pages, nb::handle window_slots, nb::handle compressed_pages,
+                    nb::handle compressed_slots, uintptr_t stream) {
+  const Layer layer(
+      engine, kind,
+      {q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots}, false);
+  steady_step step = {};
+  step.struct_size = sizeof step;
+  step.batch = layer.queries_batch();
+  decode(*engine, borrowed_workspace(*engine, workspace), step, layer, stream_at(stream, *engine));
+}
+
+nb::list backends() {
+  nb::list all;
+  steady_backend_info info = {};
+  info.struct_size = sizeof info;
+  for (int32_t i = 0; i < steady_backend_count(); ++i) {
+    check(steady_describe_backend(i, &info));
+    nb::dict backend;
+    backend["name"] = info.name;
+    backend["usable"] = info.usable != 0;
+    backend["chosen"] = info.chosen != 0;
+    backend["detail"] = info.detail;
+    all.append(backend);
+  }
+  return all;
+}
+
+}  // namespace steady::python

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+// DLPack in its three forms in (a C table, a method, a buffer), one view out.
+#include "tensor.hpp"
+
+#include <algorithm>
+
+#include "fail.hpp"
+
+namespace nb = nanobind;
+
+namespace steady::python {
+namespace {
+
+/// The head of DLPack's C exchange table, as far as it is used here (DLPack 1.2 and later 1.x).
+struct ExchangeTable {
+  struct {
+    uint32_t major, minor;
+  } version;
+  ExchangeTable* previous;
+  void* allocate;
+  void* managed_from_object;
+  void* managed_to_object;
+  int (*view_from_object)(void* object, nb::dlpack::dltensor* out);
+};
+
+/// The table of the object's type, or NULL. Types of tensors live as long as their module, so one
+/// remembered type answers all but the first question.
+const ExchangeTable* exchange_table(PyTypeObject* type) {
+  static PyTypeObject* last_type = nullptr;
+  static const ExchangeTable* last_table = nullptr;
+  if (type == last_type) return last_table;
+  const ExchangeTable* table = nullptr;
+  PyObject* capsule =
+      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
+  if (capsule != nullptr && PyCapsule_IsValid(capsule, "dlpack_exchange_api")) {
+    table = static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
+    if (table->version.major != 1 || table->view_from_object == nullptr) table = nullptr;
+  }
+  Py_XDECREF(capsule);
+  PyErr_Clear();
+  if (table == nullptr) return nullptr;
+  Py_INCREF(reinterpret_cast<PyObject*>(type));
+  Py_XDECREF(reinterpret_cast<PyObject*>(last_type));
+  last_type = type;
+  last_table = table;
+  return table;
+}
+
+/// Invalid where the object is no array, or not writable though it must be.
+nb::ndarray<nb::ro> import(nb::handle object, Access access) {
+  nb::ndarray<nb::ro> read_only;
+  if (access == Access::kRead) {
+    nb::try_cast(object, read_only, false);
+    return read_only;
+  }
+  nb::ndarray<> writable;
+  if (nb::try_cast(object, writable, false)) read_only = nb::ndarray<nb::ro>(writable);
+  return read_only;
+}
+
+std::string type_name(nb::dlpack::dtype type) {
+  using Code = nb::dlpack::dtype_code;
+  const std::string bits = std::to_string(type.bits);
+  switch (static_cast<Code>(type.code)) {
+    case Code::Int:
+      return "int" + bits;
+    case Code::UInt:
+      return "uint" + bits;
+    case Code::Float:
+      return "float" + bits;
+    case Code::Bfloat:
+      return "bfloat" + bits;
+    case Code::Complex:
+      return "complex" + bits;
+    case Code::Bool:
+      return "bool";
+    default:
+      return "of a type of " + bits + " bits";
+  }
+}
+
+std::string device_name(nb::dlpack::device device) {
+  switch (device.device_type) {
+    case nb::device::cpu::value:
+    case nb::device::cuda_host::value:
+      return "the CPU";
+    case nb::device::cuda::value:
+    case nb::device::cuda_managed::value:
+      return "CUDA device " + std::to_string(device.device_id);
+    default:
+      return "a device that Steady does not know";
+  }
+}
+
+}  // namespace
+
+Tensor::Tensor(const char* name, nb::handle object, Access access, bool keep) {
+  if (object.is_none()) return;
+  const ExchangeTable* table = keep ? nullptr : exchange_table(Py_TYPE(object.ptr()));
+  if (table != nullptr) {
+    if (table->view_from_object(object.ptr(), &view_) != 0) throw nb::python_error();
+    name_ = name;
+    return;
+  }
+  owner_ = import(object, access);
+  if (!owner_.is_valid()) {
+    refuse(name, " is ", nb::type_name(object.type()).c_str(),
+           access == Access::kRead ? "; a tensor" : "; a writable tensor",
+           " is needed, on the CPU or on CUDA, that DLPack or the buffer protocol can share");
+  }
+  name_ = name;
+  view_.data = const_cast<void*>(owner_.data());
+  view_.device = {owner_.device_type(), owner_.device_id()};
+  view_.ndim = static_cast<int32_t>(owner_.ndim());
+  view_.dtype = owner_.dtype();
+  view_.shape = const_cast<int64_t*>(owner_.shape_ptr());
+  view_.strides = const_cast<int64_t*>(owner_.stride_ptr());
+}
+
+int64_t Tensor::stride(int dimension, int64_t instead) const {
+  if (view_.shape[dimension] == 1) return instead;
+  // DLPack allows NULL for what is contiguous.
+  return view_.strides != nullptr ? view_.strides[dimension] : elements_from(dimension + 1);
+}
+
+bool Tensor::is_of(ElementType type) const {
+  return view_.dtype.code == static_cast<uint8_t>(type.code) && view_.dtype.bits == type.bits &&
+         view_.dtype.lanes == 1;
+}
+
+int64_t Tensor::elements_from(int dimension) const {
+  int64_t count = 1;
+  for (int d = dimension; d < view_.ndim; ++d) count *= view_.shape[d];
+  return count;
+}
+
+bool Tensor::is_packed_from(int dimension) const {
+  int64_t inner = 1;
+  for (int d = view_.ndim - 1; d >= dimension; --d) {
+    if (stride(d, inner) != inner) return false;
+    inner *= view_.shape[d];
+  }
+  return true;
+}
+
+void Tensor::expect_type(std::initializer_list<ElementType> allowed, const char* words) const {
+  const bool fits =
+      std::any_of(allowed.begin(), allowed.end(), [this](ElementType type) { return is_of(type); });
+  if (!fits) refuse(describe(), "; its elements must be ", words);
+}
+
+void Tensor::expect_device(int cuda_device) const {
+  const auto [type, id] = view_.device;
+  const bool managed = type == nb::device::cuda_managed::value;
+  const bool fits =
+      cuda_device < 0
+          ? type == nb::device::cpu::value || type == nb::device::cuda_host::value || managed
+          : (type == nb::device::cuda::value && id == cuda_device) || managed;
+  if (fits) return;
+  refuse(describe(), ", but this engine computes on ",
+         cuda_device < 0 ? "the CPU" : "CUDA device " + std::to_string(cuda_device));
+}
+
+std::string Tensor::describe() const {
+  std::string text = std::string(name_) + " is " + type_name(view_.dtype) + " [";
+  for (int d = 0; d < view_.ndim; ++d)
+    text += (d == 0 ? "" : ", ") + std::to_string(view_.shape[d]);
+  return text + "] on " + device_name(view_.device);
+}
+
+}  // namespace steady::python
