@@ -333,8 +333,8 @@ class Attend {
     // once.
     for_each_pair([&](int head, int d, float& a, float& b) {
       const float weight = shared_.old_weights[head];
-      *reinterpret_cast<__nv_bfloat162*>(&shared_.q[head][d]) = {__float2bfloat16_rn(a * weight),
-                                                                 __float2bfloat16_rn(b * weight)};
+      *reinterpret_cast<__nv_bfloat162*>(&shared_.q[head][d]) =
+          __floats2bfloat162_rn(a * weight, b * weight);
     });
     __syncthreads();
     write_out(row);
@@ -370,12 +370,11 @@ inline constexpr int kCtas = kHeads == 64 ? 1 : 2;
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads, kCtas<kHeads>)
     attend_kernel(const __grid_constant__ LayerCall call, int raw_bytes) {
-  extern __shared__ __align__(16) uint8_t memory[];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  Attend<kHeads>(call, memory, raw_bytes).part();
+  Attend<kHeads>(call, ptx::dynamic_shared(), raw_bytes).part();
 }
 
 int raw_bytes(const Shape& shape) {

@@ -17,12 +17,11 @@ constexpr int kProducerRegisters = 112, kConsumerRegisters = 200;
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ LayerCall call) {
-  extern __shared__ __align__(1024) uint8_t memory[];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  auto& shared = *reinterpret_cast<Shared<kHeads>*>(memory);
+  auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
   if (threadIdx.x == 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.full[buffer], kWarps);
