@@ -16,7 +16,6 @@ FLOORS = {
     "src/gpu": 2,
     "src/cpu/simd": 3,
     "src/cuda": 3,
-    "src/cuda/sm90": 3,
     "src/hip": 3,
     "src/api": 4,
 }

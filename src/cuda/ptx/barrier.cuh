@@ -69,10 +69,10 @@ __device__ inline void store_matrices_transposed(void* row, const uint32_t (&reg
 
 /// The same for two matrices; lanes 0 to 15 give the addresses.
 __device__ inline void store_matrices_transposed(void* row, const uint32_t (&registers)[2]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(
-                   shared_address(row)),
-               "r"(registers[0]), "r"(registers[1])
-               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(row)),
+      "r"(registers[0]), "r"(registers[1])
+      : "memory");
 }
 
 }  // namespace steady::cuda::ptx

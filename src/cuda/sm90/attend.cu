@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One block
-// does a part's units for a group of heads: one warpgroup brings tokens, two attend to them.
+// A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One
+// block does a part's units for a group of heads: one warpgroup brings tokens, two attend to them.
 #include "cuda/sm90/attend.hpp"
 
 #include <iterator>

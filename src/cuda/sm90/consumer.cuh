@@ -166,8 +166,7 @@ class Consumer {
       most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
     }
     reduce<kCount>(
-        most, [](float a, float b) { return fmaxf(a, b); },
-        &shared_.warp_max[warp()][8 * first]);
+        most, [](float a, float b) { return fmaxf(a, b); }, &shared_.warp_max[warp()][8 * first]);
   }
 
   /// Writes the weights of those columns and leaves their sums, exact and as bf16 has them.
@@ -206,8 +205,8 @@ class Consumer {
   }
 
   /// Joins a value for each of `kCount` pairs of a lane's columns over the warp's rows, and writes
-  /// one for each column. The lanes of a column halve what is left at each step, as long as there is
-  /// more than one.
+  /// one for each column. The lanes of a column halve what is left at each step, as long as there
+  /// is more than one.
   template <int kCount, class Join>
   __device__ static void reduce(float (&values)[2 * kCount], const Join& join, float* out) {
     int first = 0, count = 2 * kCount;
@@ -258,7 +257,7 @@ class Consumer {
 
   __device__ void join_sums() {
     const int head = thread();
-    const auto all = [&](const float (&of_warp)[kWarps][kHeads]) {
+    const auto all = [&](const float(&of_warp)[kWarps][kHeads]) {
       return (of_warp[0][head] + of_warp[1][head]) + (of_warp[2][head] + of_warp[3][head]);
     };
     state_.sum += all(shared_.warp_sum);
@@ -273,13 +272,12 @@ class Consumer {
     const uint64_t weights = ptx::describe_operand(&shared_.weights[buffer]);
 #pragma unroll
     for (int block = 0; block < kHalfBlocks; ++block) {
-      const uint64_t values =
-          ptx::describe_operand(&shared_.tokens[buffer][first_block() + block]);
+      const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][first_block() + block]);
 #pragma unroll
       for (int token = 0; token < kTokens; token += 16) {
-        ptx::multiply_add<kHeads, true>(
-            sums_[block], ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
-            ptx::advance(weights, token * sizeof(uint16_t)), true);
+        ptx::multiply_add<kHeads, true>(sums_[block],
+                                        ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
+                                        ptx::advance(weights, token * sizeof(uint16_t)), true);
       }
     }
     ptx::commit_products();
@@ -311,8 +309,8 @@ class Consumer {
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit(const TileCursor& tile) {
-    // The sums have been made with rounded weights, the states with exact ones; bringing them to the
-    // exact sum leaves only what rounding changed between the tokens.
+    // The sums have been made with rounded weights, the states with exact ones; bringing them to
+    // the exact sum leaves only what rounding changed between the tokens.
     if (kLeader && thread() < kHeads) {
       shared_.unit[thread()] = state_;
       shared_.factor[thread()] = state_.sum == 0.0f ? 1.0f : state_.sum / rounded_sum_;
@@ -363,8 +361,8 @@ class Consumer {
            first_row();
   }
 
-  /// Calls body(head, offset from the first sum in a partial, sum) for the sums of this thread whose
-  /// head exists.
+  /// Calls body(head, offset from the first sum in a partial, sum) for the sums of this thread
+  /// whose head exists.
   template <class Body>
   __device__ void for_each_sum(const Body& body) {
 #pragma unroll
@@ -395,9 +393,8 @@ class Consumer {
         const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const __nv_bfloat162 pair =
-              __floats2bfloat162_rn(sums_[block][4 * j + 2 * i] * factor.x,
-                                    sums_[block][4 * j + 2 * i + 1] * factor.y);
+          const __nv_bfloat162 pair = __floats2bfloat162_rn(
+              sums_[block][4 * j + 2 * i] * factor.x, sums_[block][4 * j + 2 * i + 1] * factor.y);
           answer[2 * j + i] = *reinterpret_cast<const uint32_t*>(&pair);
         }
       }

@@ -22,7 +22,8 @@ inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
 using Chunk = uint4;
 inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
 
-/// `kRows` vectors' part in one block of values: rows of eight chunks, swizzled as products want it.
+/// `kRows` vectors' part in one block of values: rows of eight chunks, swizzled as products want
+/// it.
 template <int kRows>
 struct alignas(1024) Block {
   Chunk rows[kRows][kBlockChunks];
@@ -37,10 +38,10 @@ struct Shared {
   Block<kHeads> weights[kBuffers];  // heads by tokens
   // Of each warp's sixteen tokens, for the leader's warpgroup to join.
   float warp_max[kWarps][kHeads], warp_sum[kWarps][kHeads], warp_rounded_sum[kWarps][kHeads];
-  float max[kHeads];         // of the scores so far
+  float max[kHeads];  // of the scores so far
   // What the sums so far are worth after a tile's maximum. The leader may be a tile ahead.
   float old_weight[kBuffers][kHeads];
-  float factor[kHeads];      // what brings a unit's sums to its exact weight; later finishes the row
+  float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
   SoftmaxState unit[kHeads], row[kHeads];
   Merged merged[kHeads];
   bool named[kBuffers][kTokens];  // whether a slot named the token

@@ -48,8 +48,11 @@ class Inputs {
   Layer layer(uint16_t* out, float* lse) const {
     const int64_t head = kHeadDim, row = head * shape_.heads;
     const steady_strides vectors = {row, row, head}, numbers = {shape_.heads, shape_.heads, 1};
-    return {0,       kRows,   q_.data(), out, lse, sinks_.data(), vectors, vectors,
-            numbers, {pools_[0], pools_[1]}};
+    return {0,         kRows,
+            q_.data(), out,
+            lse,       sinks_.data(),
+            vectors,   vectors,
+            numbers,   {pools_[0], pools_[1]}};
   }
 
  private:
@@ -134,10 +137,8 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel)
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
   const Tables tables = {plan, nullptr, states.data(), outs.data(), nullptr, &layers};
-  const LayerCall call = {heads,  1,
-                          inputs.shape().softmax_scale,
-                          77,     limits,
-                          inputs.layer(answer.out.data(), answer.lse.data()),
+  const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
+                          77,    limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.hopper) {
     EXPECT_EQ(sm90::launch_attend(call, kernel.heads, nullptr), cudaSuccess);
@@ -162,10 +163,10 @@ Answer oracle(const Inputs& inputs) {
   for (int row = 0; row < kRows; ++row) {
     const RowPlan plan = {{step.window.values[row], step.compressed[0].values[row]},
                           RowPlan::kWhole};
-    cpu::attend(shape, layer, row,
-                cpu::TokenCursor(shape, layer, 0, row, plan, 0, plan.tokens[0] + plan.tokens[1],
-                                 nullptr),
-                partial, reinterpret_cast<std::byte*>(scratch.data()));
+    cpu::attend(
+        shape, layer, row,
+        cpu::TokenCursor(shape, layer, 0, row, plan, 0, plan.tokens[0] + plan.tokens[1], nullptr),
+        partial, reinterpret_cast<std::byte*>(scratch.data()));
     for (int head = 0; head < shape.heads; ++head) cpu::finish(shape, layer, row, head, partial);
   }
   return answer;

@@ -18,8 +18,7 @@ inline void arrive(uint64_t* barrier) {
   uint64_t before = state.load(), after = 0;
   do {
     const uint64_t arrivals = before >> 16 & 0xffff, missing = (before & 0xffff) - 1;
-    after = missing > 0 ? before - 1
-                        : (((before >> 32) + 1) << 32 | arrivals << 16 | arrivals);
+    after = missing > 0 ? before - 1 : (((before >> 32) + 1) << 32 | arrivals << 16 | arrivals);
   } while (!state.compare_exchange_weak(before, after));
   state.notify_all();
 }

@@ -2,8 +2,8 @@
 // src/cuda/ptx/mma.cuh, for the host.
 #pragma once
 
-#include "numeric/bf16.hpp"
 #include "cuda/ptx/copy.cuh"
+#include "numeric/bf16.hpp"
 
 namespace steady::cuda::ptx {
 
@@ -37,8 +37,8 @@ inline void load_matrices_transposed(uint32_t (&registers)[4], const void* row) 
   load(registers, row, true);
 }
 
-/// a: row l / 4 (+ 8 in the odd registers), columns 2 (l % 4) (+ 8 in the later two). b: column l / 4,
-/// the same rows.
+/// a: row l / 4 (+ 8 in the odd registers), columns 2 (l % 4) (+ 8 in the later two). b: column l /
+/// 4, the same rows.
 inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   struct Fragments {
     uint32_t a[4], b[2];

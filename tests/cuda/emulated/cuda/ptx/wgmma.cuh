@@ -18,8 +18,8 @@ void wait_products() {
 template <int kCount>
 void pin(float (&)[kCount]) {}
 
-/// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of the
-/// address swizzled by bits 7 to 9.
+/// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
+/// the address swizzled by bits 7 to 9.
 inline float element(uint64_t operand, int line, int along) {
   const uint64_t address = operand + static_cast<uint64_t>(line) * 128 + along * sizeof(uint16_t);
   return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
