@@ -190,7 +190,7 @@ void expect_close(const Answer& got, const Answer& want) {
 }
 
 /// All rows whole and of one unit; several units, which one part joins; rows split between parts.
-constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {5, 40, 64, 16};
+constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
