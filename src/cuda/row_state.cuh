@@ -23,7 +23,7 @@ __device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState
                                        int head) {
   const Layer& layer = call.layer;
   const float sink = layer.sink != nullptr ? layer.sink[head] : -INFINITY;
-  const Finished finished = finish(state, sink);
+  const Finished finished = finish(state, sink, layer.empty_lse());
   if (layer.lse != nullptr)
     layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
   return finished;
