@@ -325,8 +325,9 @@ class Attend {
   __device__ void finish(int row) {
     if (static_cast<int>(threadIdx.x) < heads_here()) {
       const int head = static_cast<int>(threadIdx.x);
-      shared_.old_weights[head] =
-          finish_head(call_, shared_.row[head], row, first_head() + head).out_weight;
+      const Finished finished = finish_head(call_, shared_.row[head], first_head() + head);
+      shared_.old_weights[head] = finished.out_weight;
+      write_lse(call_, finished, row, first_head() + head);
     }
     __syncthreads();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at

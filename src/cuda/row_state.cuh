@@ -19,14 +19,16 @@ __device__ inline int64_t row_offset(const steady_strides& strides, int queries,
   return row / queries * strides.batch + row % queries * strides.query + head * strides.head;
 }
 
-__device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int row,
-                                       int head) {
+__device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int head) {
+  const float sink = call.layer.sink != nullptr ? call.layer.sink[head] : -INFINITY;
+  return finish(state, sink, call.layer.empty_lse());
+}
+
+__device__ inline void write_lse(const LayerCall& call, const Finished& finished, int row,
+                                 int head) {
   const Layer& layer = call.layer;
-  const float sink = layer.sink != nullptr ? layer.sink[head] : -INFINITY;
-  const Finished finished = finish(state, sink, layer.empty_lse());
   if (layer.lse != nullptr)
     layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
-  return finished;
 }
 
 /// A partial lies in the workspace by its number: a part's own first, then the slots.

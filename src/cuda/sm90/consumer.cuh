@@ -379,8 +379,10 @@ class Consumer {
   /// Writes out and lse of a row whose states are in shared_.row and whose output is in sums_.
   __device__ void finish(int row) {
     if (kLeader && thread() < heads_here()) {
-      shared_.factor[thread()] =
-          finish_head(call_, shared_.row[thread()], row, first_head() + thread()).out_weight;
+      const int head = first_head() + thread();
+      const Finished finished = finish_head(call_, shared_.row[thread()], head);
+      shared_.factor[thread()] = finished.out_weight;
+      write_lse(call_, finished, row, head);
     }
     sync_both();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at
