@@ -134,7 +134,7 @@ typedef struct steady_strides {
 /* One layer's attention. K and V are the same 512 values of a token. Over the union of both pools:
  *   out[d] = sum_j e^(s_j) k_j[d] / (sum_j e^(s_j) + e^sink),  s_j = softmax_scale * (q . k_j)
  *   lse    = ln sum_j e^(s_j), without the sink
- * A row without tokens: out 0, lse -inf. sink +inf: out 0; sink -inf or NULL: no sink. */
+ * A row without tokens: out 0, lse -inf or +inf. sink +inf: out 0; sink -inf or NULL: no sink. */
 typedef struct steady_layer {
   size_t struct_size;
   int32_t kind;      /* 0 … kinds - 1 */
@@ -144,9 +144,11 @@ typedef struct steady_layer {
   steady_strides out_strides;
   float* lse; /* device [batch, queries, heads], or NULL */
   steady_strides lse_strides;
-  const float* sink;      /* device [heads], or NULL */
-  steady_pool window;     /* ignored where the shape has no window */
-  steady_pool compressed; /* ignored where the kind has no compressed pool */
+  const float* sink;             /* device [heads], or NULL */
+  steady_pool window;            /* ignored where the shape has no window */
+  steady_pool compressed;        /* ignored where the kind has no compressed pool */
+  int32_t empty_lse_is_positive; /* lse of a row without tokens: 0: -inf, the sum over nothing; else
+                                    +inf, as FlashMLA has it */
 } steady_layer;
 
 STEADY_API const char* steady_version(void);

@@ -172,10 +172,11 @@ void plan_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, i
 void decode_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, int kind,
                     nb::handle q, nb::handle out, nb::handle lse, nb::handle sink,
                     nb::handle window_pages, nb::handle window_slots, nb::handle compressed_pages,
-                    nb::handle compressed_slots, uintptr_t stream) {
-  const Layer layer(
-      engine, kind,
-      {q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots}, false);
+                    nb::handle compressed_slots, bool empty_lse_is_positive, uintptr_t stream) {
+  const Layer layer(engine, kind,
+                    {q, out, lse, sink, window_pages, window_slots, compressed_pages,
+                     compressed_slots, empty_lse_is_positive},
+                    false);
   steady_step step = {};
   step.struct_size = sizeof step;
   step.batch = layer.queries_batch();

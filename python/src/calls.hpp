@@ -32,7 +32,8 @@ void plan_tensors(const std::shared_ptr<Engine>& engine, Object workspace, int b
                   Object window_lengths, Object compressed_lengths, uintptr_t stream);
 void decode_tensors(const std::shared_ptr<Engine>& engine, Object workspace, int kind, Object q,
                     Object out, Object lse, Object sink, Object window_pages, Object window_slots,
-                    Object compressed_pages, Object compressed_slots, uintptr_t stream);
+                    Object compressed_pages, Object compressed_slots, bool empty_lse_is_positive,
+                    uintptr_t stream);
 
 nanobind::list backends();
 

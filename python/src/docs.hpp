@@ -84,7 +84,8 @@ window      Pool or (pages, slots); None where the engine has no window
 compressed  Pool or (pages, slots) of this kind's compressed pool
 kind        which of the engine's kinds
 lse         float32 [batch, queries, heads], written: the natural logarithm of the sum of e^score,
-            without the sink; -inf for a row without tokens. None: not asked for
+            without the sink; -inf for a row without tokens, +inf if empty_lse_is_positive. None: not
+            asked for
 sink        float32 [heads], a logit that joins the sum and owns no value; None: none
 
 pages  [pages, bytes] or [pages, page_tokens, ...] of 1-byte elements, or of bfloat16 where the pool is

@@ -144,16 +144,18 @@ void bind_objects(nb::module_& module) {
   nb::class_<Layer>(module, "Layer", docs::kLayer)
       .def(nb::new_([](const std::shared_ptr<Engine>& engine, nb::handle q, nb::handle out,
                        nb::handle window, nb::handle compressed, int kind, nb::handle lse,
-                       nb::handle sink) {
+                       nb::handle sink, bool empty_lse_is_positive) {
              const auto [window_pages, window_slots] = pool_of("window", window);
              const auto [pages, slots] = pool_of("compressed", compressed);
-             const LayerTensors tensors = {q,     out,  lse, sink, window_pages, window_slots,
-                                           pages, slots};
+             const LayerTensors tensors = {q,     out,          lse,
+                                           sink,  window_pages, window_slots,
+                                           pages, slots,        empty_lse_is_positive};
              return std::make_shared<Layer>(engine, kind, tensors, true);
            }),
            "engine"_a, "q"_a.none(), "out"_a.none(), "window"_a.none() = nb::none(),
            "compressed"_a.none() = nb::none(), nb::kw_only(), "kind"_a = 0,
-           "lse"_a.none() = nb::none(), "sink"_a.none() = nb::none())
+           "lse"_a.none() = nb::none(), "sink"_a.none() = nb::none(),
+           "empty_lse_is_positive"_a = false)
       .def_prop_ro("batch", &Layer::batch, "Requests that all of its tensors have room for.");
   nb::class_<Graph>(module, "Graph", docs::kGraph)
       .def("replay", &replay, "stream"_a.none() = nb::none(), docs::kReplay);
@@ -176,8 +178,8 @@ void bind_functions(nb::module_& module) {
              docs::kPlanTensors);
   module.def("decode_tensors", &decode_tensors, "engine"_a, "workspace"_a, "kind"_a, "q"_a, "out"_a,
              "lse"_a.none(), "sink"_a.none(), "window_pages"_a.none(), "window_slots"_a.none(),
-             "compressed_pages"_a.none(), "compressed_slots"_a.none(), "stream"_a,
-             docs::kDecodeTensors);
+             "compressed_pages"_a.none(), "compressed_slots"_a.none(), "empty_lse_is_positive"_a,
+             "stream"_a, docs::kDecodeTensors);
 }
 
 }  // namespace

@@ -95,6 +95,7 @@ class Step {
 struct LayerTensors {
   nanobind::handle q, out, lse, sink;
   nanobind::handle window_pages, window_slots, compressed_pages, compressed_slots;
+  bool empty_lse_is_positive;
 };
 
 /// One layer's tensors, checked against the engine.

@@ -121,6 +121,7 @@ Layer::Layer(EngineRef engine, int kind, const LayerTensors& tensors, bool keep)
     lse.expect_type({kFloat32}, "float32");
     layer_.lse = lse.data<float>();
     layer_.lse_strides = vectors(lse, false);
+    layer_.empty_lse_is_positive = tensors.empty_lse_is_positive;
   }
   if (const Tensor& sink = add("sink", tensors.sink, Access::kRead, keep)) {
     sink.expect_type({kFloat32}, "float32");

@@ -9,7 +9,6 @@ be 1 to 128 heads, any width of the indices, and a length for each query. Dense 
 """
 
 import dataclasses
-import math
 from typing import Any, Optional
 
 from . import HEAD_DIM, FP8_TOKEN_BYTES, InvalidArgument
@@ -94,9 +93,8 @@ def flash_mla_with_kvcache(
         sink=attn_sink,
         softmax_scale=HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale,
         out=out,
+        empty_lse_is_positive=True,
     )
-    # -inf, Steady's sum over nothing, is +inf to FlashMLA; there is no other infinite one.
-    lse.nan_to_num_(nan=math.nan, posinf=math.inf, neginf=math.inf)
     return out, lse.transpose(1, 2)
 
 

@@ -45,12 +45,13 @@ _library.define(
 _library.define(
     "decode(str engine, Tensor memory, Tensor(a!) order, int kind, Tensor q, Tensor(b!) out,"
     " Tensor(c!)? lse, Tensor? sink, Tensor? window_pages, Tensor? window_slots,"
-    " Tensor? compressed_pages, Tensor? compressed_slots) -> ()"
+    " Tensor? compressed_pages, Tensor? compressed_slots, bool empty_lse_is_positive) -> ()"
 )
 _library.define(
     "attend(Tensor q, Tensor(a!) out, Tensor(b!)? lse, Tensor? sink, Tensor? window_pages,"
     " Tensor? window_slots, Tensor? window_lengths, Tensor? compressed_pages,"
-    " Tensor? compressed_slots, Tensor? compressed_lengths, float softmax_scale) -> ()"
+    " Tensor? compressed_slots, Tensor? compressed_lengths, float softmax_scale,"
+    " bool empty_lse_is_positive) -> ()"
 )
 
 
@@ -135,6 +136,7 @@ class Engine:
         kind: int = 0,
         lse: Optional[Tensor] = None,
         sink: Optional[Tensor] = None,
+        empty_lse_is_positive: bool = False,
     ) -> None:
         """Computes one layer with the plan in the workspace into `out`, and `lse` if given.
 
@@ -144,7 +146,7 @@ class Engine:
         pages, slots = compressed or (None, None)
         torch.ops.steady.decode(
             self.name, *workspace, kind, q, out, lse, sink,
-            window_pages, window_slots, pages, slots,
+            window_pages, window_slots, pages, slots, empty_lse_is_positive,
         )  # fmt: skip
 
     def report(self, workspace: Workspace) -> dict[str, dict[str, int]]:
@@ -166,6 +168,7 @@ def attend(
     softmax_scale: float = _SOFTMAX_SCALE,
     out: Optional[Tensor] = None,
     lse: Optional[Tensor] = None,
+    empty_lse_is_positive: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Plans and decodes one layer in one call, with an engine and scratch of its own.
 
@@ -177,7 +180,7 @@ def attend(
     sink        float32 [heads], or None
     out, lse    bfloat16 like q and float32 [batch, queries, heads] to be written, or None: new ones
 
-    Returns (out, lse); lse is -inf for a row without tokens. A step of many layers costs less with
+    Returns (out, lse); lse is -inf for a row without tokens, or +inf if so asked. A step of many layers costs less with
     an Engine, which plans once. Where slots have several queries and requests do not follow each
     other at a multiple of the queries' stride, they are copied first.
     """
@@ -188,7 +191,7 @@ def attend(
     pages, slots = compressed or (None, None)
     torch.ops.steady.attend(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
-        compressed_lengths, softmax_scale,
+        compressed_lengths, softmax_scale, empty_lse_is_positive,
     )  # fmt: skip
     return out, lse
 
@@ -247,17 +250,18 @@ def _plan(engine, memory, order, batch, window_lengths, compressed_lengths):
 
 def _decode(
     engine, memory, order, kind, q, out, lse, sink,
-    window_pages, window_slots, compressed_pages, compressed_slots,
+    window_pages, window_slots, compressed_pages, compressed_slots, empty_lse_is_positive,
 ):  # fmt: skip
     _core.decode_tensors(
         _engine_named(engine), memory, kind, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots, _current_stream(memory),
+        window_pages, window_slots, compressed_pages, compressed_slots,
+        empty_lse_is_positive, _current_stream(memory),
     )  # fmt: skip
 
 
 def _attend(
     q, out, lse, sink, window_pages, window_slots, window_lengths,
-    compressed_pages, compressed_slots, compressed_lengths, softmax_scale,
+    compressed_pages, compressed_slots, compressed_lengths, softmax_scale, empty_lse_is_positive,
 ):  # fmt: skip
     window_slots = _rows_at_one_stride(window_slots)
     compressed_slots = _rows_at_one_stride(compressed_slots)
@@ -275,7 +279,8 @@ def _attend(
     )
     _core.decode_tensors(
         engine, memory, 0, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots, stream,
+        window_pages, window_slots, compressed_pages, compressed_slots,
+        empty_lse_is_positive, stream,
     )  # fmt: skip
 
 

@@ -52,6 +52,21 @@ def test_a_row_without_tokens_has_zeros_and_minus_infinity():
     assert np.all(lse == -np.inf)
 
 
+def test_a_row_without_tokens_has_plus_infinity_where_the_layer_asks_for_it():
+    case = cases.make_case(1, batch=3)
+    case.window.lengths[:] = [0, 24, -5]
+    engine = case.engine()
+    workspace, step = steady.Workspace(engine), case.step(engine)
+    layer = steady.Layer(
+        engine, case.q, case.out, window=case.window.pool, lse=case.lse, sink=case.sink,
+        empty_lse_is_positive=True,
+    )  # fmt: skip
+    engine.plan(workspace, step)
+    engine.decode(workspace, step, layer)
+    assert np.all(case.lse[[0, 2]] == np.inf)
+    assert np.all(np.isfinite(case.lse[1]))
+
+
 def test_infinite_sinks_count_for_nothing_or_for_everything():
     case = cases.make_case(2, heads=4)
     case.window.lengths[:] = 24

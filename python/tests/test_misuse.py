@@ -45,7 +45,7 @@ def layer_refused(case, words, **changed):
         ({"heads": 0}, ["heads is 0", "1 to 128"]),
         ({"heads": 129}, ["heads is 129"]),
         ({"heads": 8, "queries": 9}, ["queries is 9", "1 to 8"]),
-        ({"heads": 8, "max_batch": 5000}, ["max_batch is 5000"]),
+        ({"heads": 8, "max_batch": 9000}, ["max_batch is 9000", "1 to 8192"]),
         ({"heads": 8, "window": (0, 4)}, ["window.page_tokens is 0"]),
         ({"heads": 8, "window": (16, 65537)}, ["65537"]),
         ({"heads": 8, "window": (16, 4, "fp4")}, ["'fp4'", "'fp8' and 'bf16'"]),

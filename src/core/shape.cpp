@@ -192,8 +192,8 @@ Status check_layer(const Shape& shape, const Step& step, const steady_layer* giv
   STEADY_RETURN_IF_ERROR(check_pointer("steady_layer.out", given->out, alignof(uint16_t)));
   STEADY_RETURN_IF_ERROR(check_aligned("steady_layer.lse", given->lse, alignof(float)));
   STEADY_RETURN_IF_ERROR(check_aligned("steady_layer.sink", given->sink, alignof(float)));
-  *checked = {given->kind, step.batch, given->q, given->out, given->lse,
-              given->sink, {},         {},       {},         {}};
+  *checked = {given->kind, step.batch, given->q, given->out, given->lse, given->sink,
+              {},          {},         {},       {},         false};
   STEADY_RETURN_IF_ERROR(resolve_strides({"steady_layer.q_strides"}, shape, step.batch, kHeadDim,
                                          false, given->q_strides, &checked->q_strides));
   STEADY_RETURN_IF_ERROR(resolve_strides({"steady_layer.out_strides"}, shape, step.batch, kHeadDim,
@@ -202,6 +202,7 @@ Status check_layer(const Shape& shape, const Step& step, const steady_layer* giv
                                          given->lse_strides, &checked->lse_strides));
   STEADY_RETURN_IF_ERROR(
       check_pool({"steady_layer.window"}, shape.window, given->window, &checked->scopes[0]));
+  checked->empty_lse_is_positive = given->empty_lse_is_positive != 0;
   return check_pool({"steady_layer.compressed"}, shape.compressed[given->kind], given->compressed,
                     &checked->scopes[1]);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 
 #include "core/status.hpp"
 #include "numeric/host_device.hpp"
@@ -59,6 +60,13 @@ struct Layer {
   const float* sink;  // NULL: none
   steady_strides q_strides, out_strides, lse_strides;
   Pool scopes[kScopes];
+  bool empty_lse_is_positive;
+
+  /// Of a row without tokens.
+  STEADY_HOST_DEVICE float empty_lse() const {
+    constexpr float kInfinity = std::numeric_limits<float>::infinity();
+    return empty_lse_is_positive ? kInfinity : -kInfinity;
+  }
 };
 
 /// Whether a caller's struct is there and of the size that this library knows.

@@ -25,7 +25,7 @@ void merge(const Partial& left, const Partial& right, int head) {
 void finish(const Shape& shape, const Layer& layer, int row, int head, const Partial& partial) {
   const float sink =
       layer.sink != nullptr ? layer.sink[head] : -std::numeric_limits<float>::infinity();
-  const Finished finished = steady::finish(partial.states[head], sink);
+  const Finished finished = steady::finish(partial.states[head], sink, layer.empty_lse());
   uint16_t* out = out_vector(shape, layer, row, head);
   const float* unfinished = partial.out + head * kHeadDim;
   for (int d = 0; d < kHeadDim; ++d) out[d] = bf16_from_float(unfinished[d] * finished.out_weight);

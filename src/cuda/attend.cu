@@ -325,16 +325,17 @@ class Attend {
   __device__ void finish(int row) {
     if (static_cast<int>(threadIdx.x) < heads_here()) {
       const int head = static_cast<int>(threadIdx.x);
-      shared_.old_weights[head] =
-          finish_head(call_, shared_.row[head], row, first_head() + head).out_weight;
+      const Finished finished = finish_head(call_, shared_.row[head], first_head() + head);
+      shared_.old_weights[head] = finished.out_weight;
+      write_lse(call_, finished, row, first_head() + head);
     }
     __syncthreads();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at
     // once.
     for_each_pair([&](int head, int d, float& a, float& b) {
       const float weight = shared_.old_weights[head];
-      *reinterpret_cast<__nv_bfloat162*>(&shared_.q[head][d]) = {__float2bfloat16_rn(a * weight),
-                                                                 __float2bfloat16_rn(b * weight)};
+      *reinterpret_cast<__nv_bfloat162*>(&shared_.q[head][d]) =
+          __floats2bfloat162_rn(a * weight, b * weight);
     });
     __syncthreads();
     write_out(row);
@@ -363,22 +364,6 @@ class Attend {
   Sums<kHeads> sums_;
 };
 
-/// Without a plan nothing is known to be safe to read: the answers say so as NaN.
-__device__ void poison(const LayerCall& call) {
-  const Layer& layer = call.layer;
-  const int rows = layer.batch * call.queries;
-  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
-    for (int i = static_cast<int>(threadIdx.x); i < call.heads * kHeadDim; i += kThreads) {
-      layer.out[row_offset(layer.out_strides, call.queries, row, i / kHeadDim) + i % kHeadDim] =
-          0x7fc0;
-    }
-    for (int head = static_cast<int>(threadIdx.x); layer.lse != nullptr && head < call.heads;
-         head += kThreads) {
-      layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = NAN;
-    }
-  }
-}
-
 /// CTAs that share a multiprocessor, as far as registers go.
 template <int kHeads>
 inline constexpr int kCtas = kHeads == 64 ? 1 : 2;
@@ -386,12 +371,11 @@ inline constexpr int kCtas = kHeads == 64 ? 1 : 2;
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads, kCtas<kHeads>)
     attend_kernel(const __grid_constant__ LayerCall call, int raw_bytes) {
-  extern __shared__ __align__(16) uint8_t memory[];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  Attend<kHeads>(call, memory, raw_bytes).part();
+  Attend<kHeads>(call, ptx::dynamic_shared(), raw_bytes).part();
 }
 
 int raw_bytes(const Shape& shape) {

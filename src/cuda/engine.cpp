@@ -11,6 +11,9 @@
 #include "cuda/machine.hpp"
 #include "cuda/merge.hpp"
 #include "cuda/plan.hpp"
+#if STEADY_WITH_SM90
+#include "cuda/sm90/attend.hpp"
+#endif
 
 namespace steady::cuda {
 namespace {
@@ -73,7 +76,14 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
             join("device ", options.device, " (", describe(card), ") has ",
                  card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
+#if STEADY_WITH_SM90
+  const bool hopper = card.major == 9;
+  const cudaError_t loaded =
+      hopper ? sm90::prepare_attend() : prepare_attend(shape, card.sharedMemPerBlockOptin);
+#else
+  constexpr bool hopper = false;
   const cudaError_t loaded = prepare_attend(shape, card.sharedMemPerBlockOptin);
+#endif
   if (loaded == cudaErrorNoKernelImageForDevice) {
     return {STEADY_UNSUPPORTED,
             join("this build has no code for device ", options.device, ", ", describe(card),
@@ -81,7 +91,7 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
   }
   STEADY_RETURN_IF_ERROR(status_of(loaded, "loading the attend kernels"));
   out->reset(new CudaEngine(
-      shape, options, {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin}));
+      shape, options, {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, hopper}));
   return {};
 }
 
@@ -119,13 +129,22 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           limits_,
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
-  const AttendChoice choice =
-      choose_attend(shape_, step.batch * shape_.queries, card_.multiprocessors, card_.shared_bytes);
-  STEADY_RETURN_IF_ERROR(
-      status_of(launch_attend(call, choice, native(stream)), "launch of attend"));
+  STEADY_RETURN_IF_ERROR(status_of(attend(call, step.batch * shape_.queries, native(stream)),
+                                   "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};
   return status_of(launch_merge(call, native(stream)), "launch of merge");
+}
+
+cudaError_t CudaEngine::attend(const LayerCall& call, int rows, cudaStream_t stream) const {
+#if STEADY_WITH_SM90
+  if (card_.hopper) {
+    const int heads = sm90::choose_heads(shape_, rows, card_.multiprocessors);
+    return sm90::launch_attend(call, heads, stream);
+  }
+#endif
+  return launch_attend(
+      call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes), stream);
 }
 
 Status CudaEngine::read_report(void* workspace, steady_stream stream, steady_report* out) const {

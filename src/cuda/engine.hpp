@@ -15,6 +15,7 @@ struct Card {
   int device;
   int multiprocessors;
   size_t shared_bytes;  ///< that a block may have
+  bool hopper;          ///< runs the kernels of sm90/
 };
 
 /// How work is cut on this card; a pure function, so that sizes depend on shape and card alone.
@@ -42,6 +43,7 @@ class CudaEngine final : public Engine {
   Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
 
  private:
+  cudaError_t attend(const LayerCall&, int rows, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
   CudaEngine(const Shape&, const Options&, const Card&);
 

@@ -19,14 +19,16 @@ __device__ inline int64_t row_offset(const steady_strides& strides, int queries,
   return row / queries * strides.batch + row % queries * strides.query + head * strides.head;
 }
 
-__device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int row,
-                                       int head) {
+__device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int head) {
+  const float sink = call.layer.sink != nullptr ? call.layer.sink[head] : -INFINITY;
+  return finish(state, sink, call.layer.empty_lse());
+}
+
+__device__ inline void write_lse(const LayerCall& call, const Finished& finished, int row,
+                                 int head) {
   const Layer& layer = call.layer;
-  const float sink = layer.sink != nullptr ? layer.sink[head] : -INFINITY;
-  const Finished finished = finish(state, sink);
   if (layer.lse != nullptr)
     layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
-  return finished;
 }
 
 /// A partial lies in the workspace by its number: a part's own first, then the slots.
@@ -36,6 +38,22 @@ __device__ inline SoftmaxState* partial_states(const LayerCall& call, int partia
 
 __device__ inline float* partial_out(const LayerCall& call, int partial, int head) {
   return call.tables.outs + (static_cast<int64_t>(partial) * call.heads + head) * kHeadDim;
+}
+
+/// Without a plan nothing is known to be safe to read: the answers say so as NaN.
+__device__ inline void poison(const LayerCall& call) {
+  const Layer& layer = call.layer;
+  const int rows = layer.batch * call.queries, threads = static_cast<int>(blockDim.x);
+  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
+    for (int i = static_cast<int>(threadIdx.x); i < call.heads * kHeadDim; i += threads) {
+      layer.out[row_offset(layer.out_strides, call.queries, row, i / kHeadDim) + i % kHeadDim] =
+          0x7fc0;
+    }
+    for (int head = static_cast<int>(threadIdx.x); layer.lse != nullptr && head < call.heads;
+         head += threads) {
+      layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = NAN;
+    }
+  }
 }
 
 /// Whether the workspace holds this engine's plan for this batch.

@@ -150,7 +150,7 @@ TEST(SoftmaxState, MergeIsTheSoftmaxOfTheUnionWhateverTheGrouping) {
   }
   for (const State& result :
        {merged(merged(a, b), c), merged(a, merged(b, c)), merged(c, merged(b, a))}) {
-    const Finished finished = finish(result.state, -kInfinity);
+    const Finished finished = finish(result.state, -kInfinity, -kInfinity);
     EXPECT_NEAR(result.out * finished.out_weight, out / sum, 1e-6);
     EXPECT_NEAR(finished.lse, 90 + std::log(sum), 1e-5);
   }
@@ -158,17 +158,19 @@ TEST(SoftmaxState, MergeIsTheSoftmaxOfTheUnionWhateverTheGrouping) {
 
 TEST(SoftmaxState, SinkJoinsTheDenominatorAndNotTheLse) {
   const State s = state_of({0.0f, 0.0f}, 1.0f);
-  EXPECT_FLOAT_EQ(s.out * finish(s.state, 0.0f).out_weight, 2.0f / 3.0f);
-  EXPECT_FLOAT_EQ(finish(s.state, 0.0f).lse, std::log(2.0f));
-  EXPECT_EQ(s.out * finish(s.state, kInfinity).out_weight, 0.0f);
-  EXPECT_EQ(s.out * finish(s.state, 1e30f).out_weight, 0.0f);
-  EXPECT_EQ(s.out * finish(s.state, -kInfinity).out_weight, 1.0f);
+  EXPECT_FLOAT_EQ(s.out * finish(s.state, 0.0f, -kInfinity).out_weight, 2.0f / 3.0f);
+  EXPECT_FLOAT_EQ(finish(s.state, 0.0f, -kInfinity).lse, std::log(2.0f));
+  EXPECT_EQ(s.out * finish(s.state, kInfinity, -kInfinity).out_weight, 0.0f);
+  EXPECT_EQ(s.out * finish(s.state, 1e30f, -kInfinity).out_weight, 0.0f);
+  EXPECT_EQ(s.out * finish(s.state, -kInfinity, -kInfinity).out_weight, 1.0f);
 }
 
 TEST(SoftmaxState, EmptyRowAnswersZeroAndMinusInfinityWhateverTheSink) {
   for (float sink : {-kInfinity, -50.0f, 0.0f, 50.0f, kInfinity}) {
-    EXPECT_EQ(finish(SoftmaxState{}, sink).out_weight, 0.0f);
-    EXPECT_EQ(finish(SoftmaxState{}, sink).lse, -kInfinity);
+    for (const float empty_lse : {-kInfinity, kInfinity}) {
+      EXPECT_EQ(finish(SoftmaxState{}, sink, empty_lse).out_weight, 0.0f);
+      EXPECT_EQ(finish(SoftmaxState{}, sink, empty_lse).lse, empty_lse);
+    }
   }
 }
 

@@ -112,6 +112,26 @@ TEST_P(Scopes, OfHolesAloneAreEmpty) {
   EXPECT_TRUE(c.gaps_untouched());
 }
 
+TEST_P(Scopes, WithoutTokensHaveTheLseThatTheLayerAsksFor) {
+  CaseSpec spec;
+  spec.batch = 3;
+  spec.window.width = spec.compressed[0].width = 133;
+  HostileCase c(spec);
+  c.window_lengths()[1] = c.compressed_lengths()[1] = 0;
+  c.refill_contents(2);
+  Outputs negative = run_alone(c, backend());
+  c.reset_outputs();
+  c.layers[0].empty_lse_is_positive = 1;
+  const Outputs positive = run_alone(c, backend());
+  EXPECT_TRUE(c.gaps_untouched());
+  for (int head = 0; head < spec.heads; ++head) {
+    float& lse = negative.lse[spec.heads + head];
+    EXPECT_EQ(lse, -kInfinity);
+    lse = kInfinity;
+  }
+  EXPECT_TRUE(same_bits(positive, negative));  // and nothing else has changed
+}
+
 TEST_P(Scopes, SkipHolesAtAnyPlace) {
   HostileCase c(one_pool_spec(4, 133));
   std::fill_n(c.window_lengths(), 4, 133);

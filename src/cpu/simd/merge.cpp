@@ -68,7 +68,7 @@ void merge(const Partial& left, const Partial& right, int head) {
 void finish(const Shape& shape, const Layer& layer, int row, int head, const Partial& partial) {
   const float sink =
       layer.sink != nullptr ? layer.sink[head] : -std::numeric_limits<float>::infinity();
-  const Finished finished = steady::finish(partial.states[head], sink);
+  const Finished finished = steady::finish(partial.states[head], sink, layer.empty_lse());
   HWY_DYNAMIC_DISPATCH(finish_vector)
   (partial.out + head * kHeadDim, finished.out_weight, out_vector(shape, layer, row, head));
   write_lse(shape, layer, row, head, finished.lse);

@@ -10,6 +10,12 @@ __device__ inline uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
+/// The shared memory that a launch asked for.
+__device__ inline uint8_t* dynamic_shared() {
+  extern __shared__ __align__(1024) uint8_t memory[];
+  return memory;
+}
+
 /// 16 bytes past the L1 cache; both addresses aligned to 16.
 __device__ inline void copy_async_16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)),

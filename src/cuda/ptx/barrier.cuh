@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// Barriers between the warps of a block, one instruction a function (sm_90).
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/ptx/copy.cuh"
+
+namespace steady::cuda::ptx {
+
+/// Waits until `threads` threads, a multiple of 32, have come to named barrier `id`. Barrier 0 is
+/// __syncthreads.
+__device__ inline void sync(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// `arrivals` complete a phase.
+__device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
+               "r"(arrivals)
+               : "memory");
+}
+
+/// What this thread wrote before is seen by who waits for the phase.
+__device__ inline void arrive(uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
+/// Waits until the phase of that parity is complete. A new barrier is in phase 0; waiting for
+/// parity 1 returns at once.
+__device__ inline void wait(uint64_t* barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra.uni over;\n"
+      "bra.uni again;\n"
+      "over:\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+/// What this thread wrote to shared memory becomes visible to wgmma.
+__device__ inline void fence_shared_writes() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/// Gives up registers of this warpgroup, or takes them.
+template <int kRegisters>
+__device__ inline void give_registers() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ inline void take_registers() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+/// Four 8×8 matrices of 16-bit elements, each stored transposed; lane l gives the address of row
+/// l % 8 of matrix l / 8.
+__device__ inline void store_matrices_transposed(void* row, const uint32_t (&registers)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+                   shared_address(row)),
+               "r"(registers[0]), "r"(registers[1]), "r"(registers[2]), "r"(registers[3])
+               : "memory");
+}
+
+/// The same for two matrices; lanes 0 to 15 give the addresses.
+__device__ inline void store_matrices_transposed(void* row, const uint32_t (&registers)[2]) {
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(row)),
+      "r"(registers[0]), "r"(registers[1])
+      : "memory");
+}
+
+}  // namespace steady::cuda::ptx

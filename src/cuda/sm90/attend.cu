@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+// A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One
+// block does a part's units for a group of heads: one warpgroup brings tokens, two attend to them.
+#include "cuda/sm90/attend.hpp"
+
+#include <iterator>
+
+#include "cuda/sm90/consumer.cuh"
+#include "cuda/sm90/producer.cuh"
+
+namespace steady::cuda::sm90 {
+namespace {
+
+// A multiprocessor has 512 registers for each thread of a warpgroup.
+constexpr int kProducerRegisters = 112, kConsumerRegisters = 200;
+
+template <int kHeads>
+__global__ void __launch_bounds__(kThreads, 1)
+    attend_kernel(const __grid_constant__ LayerCall call) {
+  if (!planned(call)) {
+    if (blockIdx.y == 0) poison(call);
+    return;
+  }
+  auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
+  if (threadIdx.x == 0) {
+    for (int buffer = 0; buffer < kBuffers; ++buffer) {
+      ptx::init_barrier(&shared.full[buffer], kWarps);
+      ptx::init_barrier(&shared.empty[buffer], 2 * kWarps);
+    }
+  }
+  __syncthreads();
+  switch (threadIdx.x / kGroupThreads) {
+    case 0:
+      ptx::take_registers<kConsumerRegisters>();
+      Consumer<kHeads, true>(call, shared).part();
+      break;
+    case 1:
+      ptx::take_registers<kConsumerRegisters>();
+      Consumer<kHeads, false>(call, shared).part();
+      break;
+    default:
+      ptx::give_registers<kProducerRegisters>();
+      Producer<kHeads>(call, shared).part();
+  }
+}
+
+struct Variant {
+  int heads;
+  void (*kernel)(const LayerCall);
+  size_t shared_bytes;
+};
+
+template <int kHeads>
+constexpr Variant variant() {
+  return {kHeads, attend_kernel<kHeads>, sizeof(Shared<kHeads>)};
+}
+
+constexpr Variant kVariants[] = {variant<8>(),  variant<16>(), variant<24>(),
+                                 variant<32>(), variant<48>(), variant<64>()};
+
+const Variant& variant_of(int heads) {
+  for (const Variant& variant : kVariants) {
+    if (variant.heads >= heads) return variant;
+  }
+  return kVariants[std::size(kVariants) - 1];
+}
+
+int groups_of(int heads, int group) { return (heads + group - 1) / group; }
+
+}  // namespace
+
+int choose_heads(const Shape& shape, int rows, int multiprocessors) {
+  constexpr int kLargest = 64, kSmallest = 16;
+  int groups = groups_of(shape.heads, kLargest);
+  // Halving a group saves less than half of its time, but a multiprocessor without work saves none.
+  while (2 * groups * rows <= multiprocessors && groups_of(shape.heads, 2 * groups) >= kSmallest) {
+    groups *= 2;
+  }
+  return variant_of(groups_of(shape.heads, groups)).heads;
+}
+
+size_t shared_bytes(int heads) { return variant_of(heads).shared_bytes; }
+
+cudaError_t prepare_attend() {
+  for (const Variant& variant : kVariants) {
+    const cudaError_t error =
+        cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(variant.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
+
+cudaError_t launch_attend(const LayerCall& call, int heads, cudaStream_t stream) {
+  const Variant& variant = variant_of(heads);
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(call.limits.parts, groups_of(call.heads, variant.heads));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = variant.shared_bytes;
+  config.stream = stream;
+  return cudaLaunchKernelEx(&config, variant.kernel, call);
+}
+
+}  // namespace steady::cuda::sm90

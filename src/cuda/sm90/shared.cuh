@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the roles of a block share: one buffer of queries, two of tokens, two of weights, and the
+// barriers that hand them over.
+#pragma once
+
+#include <cstdint>
+
+#include "core/work.hpp"
+#include "cuda/row_state.cuh"
+
+namespace steady::cuda::sm90 {
+
+inline constexpr int kTokens = 64;  // of a tile: the rows of a product
+inline constexpr int kBuffers = 2;
+/// Vectors lie in blocks of 64 values, so that a row of a block is 128 bytes.
+inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
+inline constexpr int kGroupThreads = 128;  // a warpgroup
+inline constexpr int kThreads = 3 * kGroupThreads;
+inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
+
+/// 16 bytes of bf16.
+using Chunk = uint4;
+inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
+
+/// `kRows` vectors' part in one block of values: rows of eight chunks, swizzled as products want
+/// it.
+template <int kRows>
+struct alignas(1024) Block {
+  Chunk rows[kRows][kBlockChunks];
+
+  __device__ Chunk* at(int row, int chunk) { return &rows[row][chunk ^ row % kBlockChunks]; }
+};
+
+template <int kHeads>
+struct Shared {
+  Block<kHeads> q[kBlocks];  // later the row's answer
+  Block<kTokens> tokens[kBuffers][kBlocks];
+  Block<kHeads> weights[kBuffers];  // heads by tokens
+  // Of each warp's sixteen tokens, for the leader's warpgroup to join.
+  float warp_max[kWarps][kHeads], warp_sum[kWarps][kHeads], warp_rounded_sum[kWarps][kHeads];
+  float max[kHeads];  // of the scores so far
+  // What the sums so far are worth after a tile's maximum. The leader may be a tile ahead.
+  float old_weight[kBuffers][kHeads];
+  float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
+  SoftmaxState unit[kHeads], row[kHeads];
+  Merged merged[kHeads];
+  bool named[kBuffers][kTokens];  // whether a slot named the token
+  uint64_t full[kBuffers], empty[kBuffers];
+};
+
+/// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
+/// empty one.
+class TileCursor {
+ public:
+  __device__ explicit TileCursor(const LayerCall& call)
+      : call_(call), range_(call.tables.plan.parts[blockIdx.x]), row_(range_.begin.row) {
+    unit_ = range_.begin.unit;
+    if (valid()) begin_row();
+  }
+
+  __device__ bool valid() const {
+    return row_ < range_.end.row || (row_ == range_.end.row && unit_ < range_.end.unit);
+  }
+  __device__ void advance() {
+    tile_ += kTokens;
+    if (tile_ < unit_end()) return;
+    ++unit_;
+    if (unit_ < units_.count) {
+      tile_ = unit_ * units_.tokens_each;
+    } else {
+      ++row_;
+      unit_ = 0;
+      if (valid()) begin_row();
+    }
+  }
+
+  __device__ int row() const { return row_; }
+  __device__ const RowPlan& plan() const { return plan_; }
+  __device__ int unit() const { return unit_; }
+  __device__ int unit_count() const { return units_.count; }
+  /// Of the tile, as a position in the row.
+  __device__ int begin() const { return tile_; }
+  __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
+  __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
+  __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
+  __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
+  /// Whether this part has no later unit of the row.
+  __device__ bool last_of_row_here() const {
+    const int end = row_ == range_.end.row ? range_.end.unit : units_.count;
+    return last_of_unit() && unit_ + 1 == end;
+  }
+
+ private:
+  __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
+  __device__ void begin_row() {
+    plan_ = call_.tables.plan.rows[row_];
+    units_ = cut_row(row_tokens(), call_.limits);
+    tile_ = first_tile_ = unit_ * units_.tokens_each;
+  }
+
+  const LayerCall& call_;
+  const PartRange range_;
+  int row_, unit_ = 0, tile_ = 0, first_tile_ = 0;
+  RowPlan plan_ = {};
+  Units units_ = {};
+};
+
+}  // namespace steady::cuda::sm90

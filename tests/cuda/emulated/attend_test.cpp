@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: Apache-2.0
+// The sources of attend and merge, compiled for the host and run a thread for each of theirs: the
+// same answers as the oracle's, and the same bits however the work is dealt. Needs no GPU.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "cpu/attend.hpp"
+#include "cpu/merge.hpp"
+#include "cpu/plan.hpp"
+#include "cuda/attend.hpp"
+#include "cuda/merge.hpp"
+#include "cuda/sm90/attend.hpp"
+#include "numeric/bf16.hpp"
+#include "steady/device.h"
+
+namespace steady::cuda {
+namespace {
+
+constexpr int kRows = 3;  // with tokens in both scopes, without any, with fewer
+
+/// A shape and its tensors: NaN in all bytes that no slot names, holes and strays among the slots.
+class Inputs {
+ public:
+  Inputs(int heads, int window, int compressed, steady_cache_format format, int offset_bytes = 0)
+      : shape_{heads, 1, kRows, 1, 0.05f, {STEADY_CACHE_FP8, 5, window}, {}},
+        q_(size_t{kRows} * heads * kHeadDim),
+        sinks_(heads) {
+    shape_.compressed[0] = {format, 7, compressed};
+    std::normal_distribution<float> normal;
+    for (uint16_t& value : q_) value = bf16_from_float(normal(random_));
+    for (float& sink : sinks_) sink = normal(random_);
+    for (int scope = 0; scope < kScopes; ++scope) make_pool(scope, offset_bytes);
+    lengths_[0] = {window, 0, window / 2};
+    lengths_[1] = {compressed - compressed / 8, 0, compressed / 3};
+  }
+
+  const Shape& shape() const { return shape_; }
+  Step step() const {
+    Step step = {kRows, {lengths_[0].data(), 0}, {}};
+    step.compressed[0] = {lengths_[1].data(), 0};
+    return step;
+  }
+  Layer layer(uint16_t* out, float* lse) const {
+    const int64_t head = kHeadDim, row = head * shape_.heads;
+    const steady_strides vectors = {row, row, head}, numbers = {shape_.heads, shape_.heads, 1};
+    return {0,         kRows,
+            q_.data(), out,
+            lse,       sinks_.data(),
+            vectors,   vectors,
+            numbers,   {pools_[0], pools_[1]}};
+  }
+
+ private:
+  void make_pool(int scope, int offset_bytes) {
+    const steady_pool_shape& shape = shape_.scope(0, scope);
+    const int64_t stride = steady_page_bytes(shape.format, shape.page_tokens) + offset_bytes;
+    const int pages = shape.max_tokens / shape.page_tokens + 1;
+    const auto tokens = static_cast<int32_t>(pages * shape.page_tokens);
+    constexpr size_t kAlignment = 64;
+    bytes_[scope].assign(pages * stride + kAlignment, 0xff);
+    uint8_t* begin = bytes_[scope].data();
+    begin += -reinterpret_cast<uintptr_t>(begin) % kAlignment;
+    slots_[scope].resize(size_t{kRows} * shape.max_tokens);
+    std::normal_distribution<float> normal;
+    for (int32_t& slot : slots_[scope]) {
+      const int32_t token = static_cast<int32_t>(random_() % tokens);
+      slot = random_() % 9 == 0 ? -1 : random_() % 9 == 0 ? tokens + token : token;
+      if (slot != token) continue;
+      float values[kHeadDim];
+      for (float& value : values) value = normal(random_);
+      EXPECT_EQ(steady_pack_token(shape.format, values, begin + token / shape.page_tokens * stride,
+                                  shape.page_tokens, token % shape.page_tokens),
+                STEADY_OK);
+    }
+    pools_[scope] = {shape, begin, stride, pages, slots_[scope].data(), shape.max_tokens};
+  }
+
+  std::mt19937 random_{11};
+  Shape shape_;
+  std::vector<uint16_t> q_;
+  std::vector<float> sinks_;
+  std::vector<uint8_t> bytes_[kScopes];
+  std::vector<int32_t> slots_[kScopes], lengths_[kScopes];
+  Pool pools_[kScopes] = {};
+};
+
+struct Answer {
+  explicit Answer(const Shape& shape)
+      : out(size_t{kRows} * shape.heads * kHeadDim, 0x7fc0),
+        lse(size_t{kRows} * shape.heads, NAN) {}
+  bool operator==(const Answer& other) const {
+    return out == other.out &&
+           std::memcmp(lse.data(), other.lse.data(), lse.size() * sizeof(float)) == 0;
+  }
+  std::vector<uint16_t> out;
+  std::vector<float> lse;
+};
+
+/// One kernel and how many heads its blocks do together.
+struct Kernel {
+  bool hopper;
+  int heads;
+};
+
+void PrintTo(const Kernel& kernel, std::ostream* out) {
+  *out << (kernel.hopper ? "hopper" : "portable") << " by " << kernel.heads;
+}
+
+AttendChoice portable_choice(const Shape& shape, int heads) {
+  for (const int rows : {1000, 1}) {
+    for (const size_t limit : {size_t{227} << 10, size_t{120} << 10, size_t{90} << 10}) {
+      const AttendChoice choice = choose_attend(shape, rows, 1, limit);
+      if (choice.heads == heads) return choice;
+    }
+  }
+  ADD_FAILURE() << "no choice of " << heads << " heads";
+  return {};
+}
+
+/// The whole call, planned by the CPU.
+Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel) {
+  Answer answer(inputs.shape());
+  PlanHeader header = {};
+  std::vector<PartRange> parts(limits.parts);
+  std::vector<RowPlan> rows(kRows);
+  std::vector<int32_t> split_rows(limits.parts);
+  const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
+  cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
+  header.seal = 77;
+  const int heads = inputs.shape().heads;
+  std::vector<SoftmaxState> states(size_t{1} * (limits.parts + limits.slots) * heads);
+  std::vector<float> outs(states.size() * kHeadDim, NAN);
+  int32_t layers = 0;
+  const Tables tables = {plan, nullptr, states.data(), outs.data(), nullptr, &layers};
+  const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
+                          77,    limits, inputs.layer(answer.out.data(), answer.lse.data()),
+                          tables};
+  if (kernel.hopper) {
+    EXPECT_EQ(sm90::launch_attend(call, kernel.heads, nullptr), cudaSuccess);
+  } else {
+    const AttendChoice choice = portable_choice(inputs.shape(), kernel.heads);
+    EXPECT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
+  }
+  EXPECT_EQ(launch_merge(call, nullptr), cudaSuccess);
+  return answer;
+}
+
+Answer oracle(const Inputs& inputs) {
+  Answer answer(inputs.shape());
+  const Shape& shape = inputs.shape();
+  const Layer layer = inputs.layer(answer.out.data(), answer.lse.data());
+  std::vector<std::max_align_t> scratch(
+      cpu::attend_scratch_bytes(shape) / sizeof(std::max_align_t) + 1);
+  std::vector<SoftmaxState> states(shape.heads);
+  std::vector<float> out(size_t{1} * shape.heads * kHeadDim);
+  const Partial partial = {states.data(), out.data()};
+  const Step step = inputs.step();
+  for (int row = 0; row < kRows; ++row) {
+    const RowPlan plan = {{step.window.values[row], step.compressed[0].values[row]},
+                          RowPlan::kWhole};
+    cpu::attend(
+        shape, layer, row,
+        cpu::TokenCursor(shape, layer, 0, row, plan, 0, plan.tokens[0] + plan.tokens[1], nullptr),
+        partial, reinterpret_cast<std::byte*>(scratch.data()));
+    for (int head = 0; head < shape.heads; ++head) cpu::finish(shape, layer, row, head, partial);
+  }
+  return answer;
+}
+
+void expect_close(const Answer& got, const Answer& want) {
+  for (size_t vector = 0; vector < want.lse.size(); ++vector) {
+    if (std::isinf(want.lse[vector])) {
+      EXPECT_EQ(got.lse[vector], want.lse[vector]);
+    } else {
+      EXPECT_NEAR(got.lse[vector], want.lse[vector], 1e-4);
+    }
+    double difference = 0, size = 0;
+    for (size_t d = vector * kHeadDim; d < (vector + 1) * kHeadDim; ++d) {
+      const double value = float_from_bf16(want.out[d]), gap = float_from_bf16(got.out[d]) - value;
+      difference += gap * gap;
+      size += value * value;
+    }
+    ASSERT_LE(std::sqrt(difference), 5e-3 * std::sqrt(size)) << "vector " << vector;
+  }
+}
+
+/// All rows whole and of one unit; several units, which one part joins; rows split between parts.
+constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
+
+class Emulated : public testing::TestWithParam<Kernel> {};
+
+INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{false, 16}));
+INSTANTIATE_TEST_SUITE_P(Hopper, Emulated, testing::Values(Kernel{true, 8}, Kernel{true, 24}));
+
+TEST_P(Emulated, AnswersAreTheOracles) {
+  const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
+  expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
+}
+
+TEST_P(Emulated, PoolsOfBf16AndAtOddAddressesAreReadAsWell) {
+  const Inputs inputs(3, 40, 45, STEADY_CACHE_BF16, 2);
+  expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
+}
+
+TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
+  const Inputs inputs(3, 70, 110, STEADY_CACHE_FP8);
+  const Answer joined = run(inputs, kJoined, GetParam());
+  expect_close(joined, oracle(inputs));
+  EXPECT_TRUE(run(inputs, kSplit, GetParam()) == joined);
+}
+
+TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
+  const Inputs inputs(50, 70, 20, STEADY_CACHE_FP8);
+  const Answer by_64 = run(inputs, kWhole, {true, 64});
+  expect_close(by_64, oracle(inputs));
+  for (const int heads : {8, 16, 32, 48}) {
+    EXPECT_TRUE(run(inputs, kWhole, {true, heads}) == by_64) << heads;
+  }
+}
+
+}  // namespace
+}  // namespace steady::cuda

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel's source, compiled for the host, in; its blocks run one after the other out, a thread of
+// the system for each of theirs. What a kernel asks of the hardware stands in cuda/ptx beside this
+// file, as the PTX manual defines it. Slow, but it needs no GPU, and the thread sanitizer sees
+// races in shared memory.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <atomic>
+#include <barrier>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <thread>
+#include <vector>
+
+// What nvcc and its headers would know.
+inline thread_local uint3 threadIdx = {}, blockIdx = {};
+inline thread_local dim3 blockDim, gridDim;
+
+namespace steady::emulated {
+
+inline constexpr int kMaxNamedBarriers = 16, kWarpThreads = 32;
+
+/// Waits for a number of threads that each caller names, as bar.sync does.
+class NamedBarrier {
+ public:
+  void arrive_and_wait(int threads) {
+    const int phase = phase_.load(std::memory_order_acquire);
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      arrived_.store(0, std::memory_order_relaxed);
+      phase_.fetch_add(1, std::memory_order_acq_rel);
+      phase_.notify_all();
+    } else {
+      phase_.wait(phase, std::memory_order_acquire);
+    }
+  }
+
+ private:
+  std::atomic<int> arrived_ = 0, phase_ = 0;
+};
+
+struct Warp {
+  static constexpr size_t kValueBytes = 32;
+  NamedBarrier barrier;
+  alignas(std::max_align_t) std::byte values[kWarpThreads][kValueBytes];
+};
+
+struct Block {
+  uint8_t* shared;
+  NamedBarrier barriers[kMaxNamedBarriers];
+  std::unique_ptr<Warp[]> warps;
+};
+
+inline thread_local Block* block = nullptr;
+
+inline Warp& warp() { return block->warps[threadIdx.x / kWarpThreads]; }
+inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
+inline void sync_warp() { warp().barrier.arrive_and_wait(kWarpThreads); }
+
+/// What every lane of the warp gave, for `read` to look at.
+template <class T, class Read>
+auto exchange(T value, const Read& read) {
+  static_assert(sizeof(T) <= Warp::kValueBytes);
+  Warp& mine = warp();
+  std::memcpy(mine.values[lane()], &value, sizeof(T));
+  sync_warp();
+  const auto of_lane = [&](int other) {
+    T result;
+    std::memcpy(&result, mine.values[other], sizeof(T));
+    return result;
+  };
+  const auto result = read(of_lane);
+  sync_warp();
+  return result;
+}
+
+/// Runs `kernel` as a launch of `config` would, block after block.
+template <class... Parameters, class... Arguments>
+cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                   Arguments&&... arguments) {
+  constexpr size_t kAlignment = 1024;
+  std::vector<uint8_t> memory(config->dynamicSmemBytes + kAlignment);
+  for (unsigned y = 0; y < config->gridDim.y; ++y) {
+    for (unsigned x = 0; x < config->gridDim.x; ++x) {
+      std::fill(memory.begin(), memory.end(), uint8_t{0xff});
+      Block here;
+      here.shared = reinterpret_cast<uint8_t*>(
+          (reinterpret_cast<uintptr_t>(memory.data()) + kAlignment - 1) / kAlignment * kAlignment);
+      here.warps = std::make_unique<Warp[]>(config->blockDim.x / kWarpThreads);
+      std::vector<std::jthread> threads;
+      for (unsigned t = 0; t < config->blockDim.x; ++t) {
+        threads.emplace_back([&, t] {
+          block = &here;
+          threadIdx = {t, 0, 0};
+          blockIdx = {x, y, 0};
+          blockDim = config->blockDim;
+          gridDim = config->gridDim;
+          kernel(arguments...);
+        });
+      }
+    }
+  }
+  return cudaSuccess;
+}
+
+/// Whatever a kernel is to be allowed.
+template <class Kernel>
+cudaError_t allow(Kernel*, cudaFuncAttribute, int) {
+  return cudaSuccess;
+}
+
+}  // namespace steady::emulated
+
+#define __syncthreads() \
+  ::steady::emulated::block->barriers[0].arrive_and_wait(static_cast<int>(blockDim.x))
+#define __syncwarp ::steady::emulated::sync_warp
+#define cudaLaunchKernelEx ::steady::emulated::launch
+#define cudaFuncSetAttribute ::steady::emulated::allow
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#undef __grid_constant__
+#define __grid_constant__
+
+inline int min(int a, int b) { return std::min(a, b); }
+inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+inline float __fmul_rn(float a, float b) { return a * b; }
+
+inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
+  const uint64_t bytes = uint64_t{b} << 32 | a;
+  uint32_t result = 0;
+  for (int i = 0; i < 4; ++i)
+    result |= static_cast<uint32_t>(bytes >> (8 * (selector >> (4 * i) & 7)) & 0xff) << (8 * i);
+  return result;
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return steady::emulated::exchange(
+      value, [mask](const auto& of_lane) { return of_lane(steady::emulated::lane() ^ mask); });
+}
+
+inline bool __any_sync(unsigned, bool value) {
+  return steady::emulated::exchange(value, [](const auto& of_lane) {
+    bool any = false;
+    for (int lane = 0; lane < steady::emulated::kWarpThreads; ++lane) any = any || of_lane(lane);
+    return any;
+  });
+}
+
+inline int atomicCAS(int* at, int expected, int desired) {
+  std::atomic_ref(*at).compare_exchange_strong(expected, desired);
+  return expected;
+}
+inline int atomicExch(int* at, int value) { return std::atomic_ref(*at).exchange(value); }
+inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }

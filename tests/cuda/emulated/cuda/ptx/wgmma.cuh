@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// src/cuda/ptx/wgmma.cuh, for the host: a product is over when it has begun, and each thread makes
+// its own sums from shared memory.
+#pragma once
+
+#include "cuda/ptx/barrier.cuh"
+
+namespace steady::cuda::ptx {
+
+inline uint64_t describe_operand(const void* shared) { return reinterpret_cast<uint64_t>(shared); }
+inline uint64_t advance(uint64_t operand, uint32_t bytes) { return operand + bytes; }
+inline void begin_products() {}
+inline void commit_products() {}
+template <int>
+void wait_products() {
+  emulated::sync_warp();
+}
+template <int kCount>
+void pin(float (&)[kCount]) {}
+
+/// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
+/// the address swizzled by bits 7 to 9.
+inline float element(uint64_t operand, int line, int along) {
+  const uint64_t address = operand + static_cast<uint64_t>(line) * 128 + along * sizeof(uint16_t);
+  return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
+}
+
+template <int kColumns, bool kTransposed>
+void multiply_add(float (&sums)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
+  const int thread = static_cast<int>(threadIdx.x % 128), lane = thread % 32;
+  for (int i = 0; i < kColumns / 2; ++i) {
+    const int row = thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
+    const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+    float sum = add ? sums[i] : 0.0f;
+    for (int k = 0; k < 16; ++k) {
+      sum += (kTransposed ? element(a, k, row) : element(a, row, k)) * element(b, column, k);
+    }
+    sums[i] = sum;
+  }
+}
+
+}  // namespace steady::cuda::ptx
