@@ -91,7 +91,8 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
   }
   STEADY_RETURN_IF_ERROR(status_of(loaded, "loading the attend kernels"));
   out->reset(new CudaEngine(
-      shape, options, {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, hopper}));
+      shape, options,
+      {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, hopper}));
   return {};
 }
 
@@ -129,8 +130,8 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           limits_,
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
-  STEADY_RETURN_IF_ERROR(status_of(attend(call, step.batch * shape_.queries, native(stream)),
-                                   "launch of attend"));
+  STEADY_RETURN_IF_ERROR(
+      status_of(attend(call, step.batch * shape_.queries, native(stream)), "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};
   return status_of(launch_merge(call, native(stream)), "launch of merge");
@@ -143,8 +144,8 @@ cudaError_t CudaEngine::attend(const LayerCall& call, int rows, cudaStream_t str
     return sm90::launch_attend(call, heads, stream);
   }
 #endif
-  return launch_attend(
-      call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes), stream);
+  return launch_attend(call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes),
+                       stream);
 }
 
 Status CudaEngine::read_report(void* workspace, steady_stream stream, steady_report* out) const {
