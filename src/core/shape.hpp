@@ -60,7 +60,7 @@ struct Layer {
   const float* sink;  // NULL: none
   steady_strides q_strides, out_strides, lse_strides;
   Pool scopes[kScopes];
-  bool empty_lse_is_positive;
+  bool empty_lse_is_positive = false;
 
   /// Of a row without tokens.
   STEADY_HOST_DEVICE float empty_lse() const {
