@@ -69,13 +69,8 @@ class TileLoader {
       const uint8_t* scales = raw_ + STEADY_FP8_DATA_BYTES;
       for (int c = lane(); c < STEADY_FP8_DATA_BYTES / kChunkBytes; c += kThreadsAToken) {
         if (c < kNopeChunks) {
-          const uint32_t scale =
-              bf16x2_from_ue8m0(scales[c * kChunkBytes / STEADY_FP8_SCALE_GROUP]);
-          const uint4 bytes = chunks[c];
-          const uint2 v0 = dequantise_four(bytes.x, scale), v1 = dequantise_four(bytes.y, scale);
-          const uint2 v2 = dequantise_four(bytes.z, scale), v3 = dequantise_four(bytes.w, scale);
-          out[2 * c] = {v0.x, v0.y, v1.x, v1.y};
-          out[2 * c + 1] = {v2.x, v2.y, v3.x, v3.y};
+          const uint8_t scale = scales[c * kChunkBytes / STEADY_FP8_SCALE_GROUP];
+          steady::cuda::dequantise(chunks[c], multipliers_of(scale), &out[2 * c], &out[2 * c + 1]);
         } else {
           out[kNopeChunks + c] = chunks[c];
         }

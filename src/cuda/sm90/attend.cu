@@ -11,11 +11,15 @@
 namespace steady::cuda::sm90 {
 namespace {
 
-// A multiprocessor has 512 registers for each thread of a warpgroup.
-constexpr int kProducerRegisters = 112, kConsumerRegisters = 200;
+/// A multiprocessor has 512 registers for each thread of a warpgroup, all warpgroups together.
+template <int kHeads>
+constexpr int kConsumerRegisters = kProducerGroups<kHeads> == 1 ? 200 : 152;
+template <int kHeads>
+constexpr int kProducerRegisters =
+    (512 - kConsumerGroups * kConsumerRegisters<kHeads>) / kProducerGroups<kHeads>;
 
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads<kHeads>, 1)
     attend_kernel(const __grid_constant__ LayerCall call) {
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
@@ -24,35 +28,35 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
   if (threadIdx.x == 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.full[buffer], kWarps);
-      ptx::init_barrier(&shared.empty[buffer], 2 * kWarps);
+      ptx::init_barrier(&shared.full[buffer], kProducerGroups<kHeads> * kWarps);
+      ptx::init_barrier(&shared.empty[buffer], kConsumerGroups * kWarps);
     }
   }
   __syncthreads();
   switch (threadIdx.x / kGroupThreads) {
     case 0:
-      ptx::take_registers<kConsumerRegisters>();
+      ptx::take_registers<kConsumerRegisters<kHeads>>();
       Consumer<kHeads, true>(call, shared).part();
       break;
     case 1:
-      ptx::take_registers<kConsumerRegisters>();
+      ptx::take_registers<kConsumerRegisters<kHeads>>();
       Consumer<kHeads, false>(call, shared).part();
       break;
     default:
-      ptx::give_registers<kProducerRegisters>();
+      ptx::give_registers<kProducerRegisters<kHeads>>();
       Producer<kHeads>(call, shared).part();
   }
 }
 
 struct Variant {
-  int heads;
+  int heads, threads;
   void (*kernel)(const LayerCall);
   size_t shared_bytes;
 };
 
 template <int kHeads>
 constexpr Variant variant() {
-  return {kHeads, attend_kernel<kHeads>, sizeof(Shared<kHeads>)};
+  return {kHeads, kThreads<kHeads>, attend_kernel<kHeads>, sizeof(Shared<kHeads>)};
 }
 
 constexpr Variant kVariants[] = {variant<8>(),  variant<16>(), variant<24>(),
@@ -95,7 +99,7 @@ cudaError_t launch_attend(const LayerCall& call, int heads, cudaStream_t stream)
   const Variant& variant = variant_of(heads);
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(call.limits.parts, groups_of(call.heads, variant.heads));
-  config.blockDim = dim3(kThreads);
+  config.blockDim = dim3(variant.threads);
   config.dynamicSmemBytes = variant.shared_bytes;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, variant.kernel, call);

@@ -12,8 +12,6 @@ namespace steady::cuda::sm90 {
 
 /// Four lanes share a token; each takes every fourth chunk of its bytes.
 inline constexpr int kLanesAToken = 4;
-/// Tokens of a tile that are this thread's business.
-inline constexpr int kOwnTokens = kTokens * kLanesAToken / kGroupThreads;
 inline constexpr int kFp8Chunks = STEADY_FP8_DATA_BYTES / 16 / kLanesAToken;
 inline constexpr int kNopeChunks = STEADY_NOPE_DIM / 16 / kLanesAToken;
 static_assert(kNopeChunks * STEADY_FP8_SCALE_GROUP == STEADY_NOPE_DIM,
@@ -59,7 +57,13 @@ class Producer {
   }
 
  private:
-  __device__ static int warp() { return static_cast<int>(threadIdx.x) % kGroupThreads / 32; }
+  /// Tokens of a tile that are this thread's business.
+  static constexpr int kOwnTokens =
+      kTokens * kLanesAToken / (kGroupThreads * kProducerGroups<kHeads>);
+
+  __device__ static int warp() {
+    return (static_cast<int>(threadIdx.x) - kConsumerGroups * kGroupThreads) / 32;
+  }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int quarter() { return lane() % kLanesAToken; }
   /// Eight lines of a warp's tokens lie in eight lines of a block: no two in the same banks.
@@ -131,7 +135,8 @@ class Producer {
 #pragma unroll
       for (int i = 0; i < kNopeChunks; ++i) {
         const uint32_t four_scales = i < 4 ? from.raw_scales.x : from.raw_scales.y;
-        dequantise(from.raw[i], four_scales >> (8 * (i % 4)) & 0xff, &blocks[i], row);
+        dequantise(from.raw[i], multipliers_of(four_scales >> (8 * (i % 4)) & 0xff),
+                   blocks[i].at(row, 2 * quarter()), blocks[i].at(row, 2 * quarter() + 1));
       }
 #pragma unroll
       for (int i = kNopeChunks; i < kFp8Chunks; ++i) {
@@ -140,15 +145,6 @@ class Producer {
     } else {
       store_slowly(from, blocks, row);
     }
-  }
-
-  __device__ static void dequantise(const uint4& bytes, uint32_t scale_byte, Block<kTokens>* block,
-                                    int row) {
-    const uint32_t scale = bf16x2_from_ue8m0(scale_byte);
-    const uint2 v0 = dequantise_four(bytes.x, scale), v1 = dequantise_four(bytes.y, scale);
-    const uint2 v2 = dequantise_four(bytes.z, scale), v3 = dequantise_four(bytes.w, scale);
-    *block->at(row, 2 * quarter()) = {v0.x, v0.y, v1.x, v1.y};
-    *block->at(row, 2 * quarter() + 1) = {v2.x, v2.y, v3.x, v3.y};
   }
 
   /// Tokens of bf16, tokens at odd addresses, and zeros for what no slot names.
@@ -173,12 +169,12 @@ class Producer {
     if (chunk >= kNopeHalves) {
       return read_chunk(place.data + STEADY_NOPE_DIM + (chunk - kNopeHalves) * sizeof(Chunk));
     }
-    const uint32_t scale =
-        bf16x2_from_ue8m0(place.scales[chunk * kChunkDims / STEADY_FP8_SCALE_GROUP]);
     const uint8_t* bytes = place.data + chunk * kChunkDims;
-    const uint2 low = dequantise_four(read_word(bytes), scale);
-    const uint2 high = dequantise_four(read_word(bytes + 4), scale);
-    return {low.x, low.y, high.x, high.y};
+    const uint32_t words[] = {read_word(bytes), read_word(bytes + 4)};
+    uint32_t values[4];
+    dequantise(words, multipliers_of(place.scales[chunk * kChunkDims / STEADY_FP8_SCALE_GROUP]),
+               values);
+    return {values[0], values[1], values[2], values[3]};
   }
 
   __device__ static uint32_t read_word(const uint8_t* bytes) {

@@ -14,9 +14,14 @@ inline constexpr int kTokens = 64;  // of a tile: the rows of a product
 inline constexpr int kBuffers = 2;
 /// Vectors lie in blocks of 64 values, so that a row of a block is 128 bytes.
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
-inline constexpr int kGroupThreads = 128;  // a warpgroup
-inline constexpr int kThreads = 3 * kGroupThreads;
+inline constexpr int kGroupThreads = 128;          // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
+inline constexpr int kConsumerGroups = 2;
+/// Of warpgroups. With few heads products are short, and bringing tokens takes the longer.
+template <int kHeads>
+inline constexpr int kProducerGroups = kHeads <= 32 ? 2 : 1;
+template <int kHeads>
+inline constexpr int kThreads = (kConsumerGroups + kProducerGroups<kHeads>)*kGroupThreads;
 
 /// 16 bytes of bf16.
 using Chunk = uint4;

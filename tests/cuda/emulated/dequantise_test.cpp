@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every e4m3 code under every ue8m0 scale goes in; the kernels' integer moves and products make the
+// bf16 that the definition makes.
+#include "cuda/dequantise.cuh"
+
+#include <gtest/gtest.h>
+
+#include "numeric/bf16.hpp"
+#include "numeric/e4m3.hpp"
+#include "numeric/ue8m0.hpp"
+
+namespace steady::cuda {
+namespace {
+
+TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
+  for (int scale = 0; scale < 256; ++scale) {
+    const Multipliers multipliers = multipliers_of(static_cast<uint32_t>(scale));
+    for (uint32_t first = 0; first < 256; first += 16) {
+      const auto word = [&](uint32_t code) {
+        return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
+      };
+      uint4 chunks[2];
+      dequantise(uint4{word(first), word(first + 4), word(first + 8), word(first + 12)},
+                 multipliers, &chunks[0], &chunks[1]);
+      uint16_t values[16];
+      std::memcpy(values, chunks, sizeof values);
+      for (uint32_t i = 0; i < 16; ++i) {
+        const auto code = static_cast<uint8_t>(first + i);
+        const float wanted = float_from_e4m3(code) * float_from_ue8m0(static_cast<uint8_t>(scale));
+        const float got = float_from_bf16(values[i]);
+        if (std::isnan(wanted)) {
+          ASSERT_TRUE(std::isnan(got)) << scale << ' ' << int{code};
+        } else {
+          ASSERT_EQ(values[i], bf16_from_float(wanted)) << scale << ' ' << int{code};
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace steady::cuda
