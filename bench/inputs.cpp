@@ -50,9 +50,10 @@ class Palette {
 
 int sets_for(const Case& sizes, int64_t rotation_bytes) {
   constexpr int64_t kLeastBytes = int64_t{64} << 20, kMostBytes = int64_t{256} << 20;
-  const int64_t set_bytes = int64_t{1} * sizes.batch * sizes.tokens(0) * STEADY_FP8_TOKEN_BYTES;
+  const int fewest_tokens = sizes.tokens(sizes.kinds == 1 ? 0 : Case::kWindowAlone);
+  const int64_t set_bytes = int64_t{1} * sizes.batch * fewest_tokens * STEADY_FP8_TOKEN_BYTES;
   const int64_t bytes = std::clamp(rotation_bytes, kLeastBytes, kMostBytes);
-  return static_cast<int>(std::clamp<int64_t>(bytes / set_bytes + 1, 2, 256));
+  return static_cast<int>(std::clamp<int64_t>(bytes / set_bytes + 1, 2, 4096));
 }
 
 /// Copies `values` to each set's part of `to`.

@@ -10,10 +10,11 @@
 namespace steady::bench {
 namespace {
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+/// Of at least one time.
+Node node_of(std::string name, std::vector<double> times_us) {
+  std::sort(times_us.begin(), times_us.end());
+  return {std::move(name), static_cast<int>(times_us.size()), times_us[times_us.size() / 2],
+          times_us.back()};
 }
 
 }  // namespace
@@ -28,13 +29,11 @@ std::vector<Node> trace_step(const std::function<void()>& captured_step) {
       if (run.name.find(std::string(name) + "_kernel") != std::string::npos)
         lengths_us.push_back(run.end_us - run.begin_us);
     }
-    const auto count = static_cast<int>(lengths_us.size());
-    if (count > 0) nodes.push_back({name, count, median(std::move(lengths_us))});
+    if (!lengths_us.empty()) nodes.push_back(node_of(name, std::move(lengths_us)));
   }
   std::vector<double> gaps_us;
   for (size_t i = 1; i < runs.size(); ++i) gaps_us.push_back(runs[i].begin_us - runs[i - 1].end_us);
-  const auto count = static_cast<int>(gaps_us.size());
-  if (count > 0) nodes.push_back({"gap", count, median(std::move(gaps_us))});
+  if (!gaps_us.empty()) nodes.push_back(node_of("gap", std::move(gaps_us)));
   return nodes;
 }
 

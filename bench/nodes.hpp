@@ -12,7 +12,7 @@ namespace steady::bench {
 struct Node {
   std::string name;  ///< "attend", "gap"
   int count;         ///< in a step
-  double median_us;
+  double median_us, largest_us;
 };
 
 /// `captured_step` captures a step, replays it once and waits for it. Throws std::runtime_error

@@ -34,7 +34,7 @@ std::vector<std::string> cells(const Result& result, const support::Roof& roof) 
   std::vector<std::string> row = {case_text(result.sizes),
                                   microseconds(time.median_us),
                                   microseconds(time.p10_us) + "–" + microseconds(time.p90_us),
-                                  format("%.1f", speed.gflop_per_s),
+                                  format("%.3g", speed.gflop_per_s / 1e3),
                                   format("%.2f", speed.gb_per_s),
                                   format("%.0f", speed.roof_percent)};
   for (const Timing& baseline : result.baselines) {
@@ -49,7 +49,8 @@ void print_nodes(const Result& result) {
   if (result.nodes.empty()) return;
   std::cout << case_text(result.sizes) << ":";
   for (const Node& node : result.nodes)
-    std::cout << format("  %d × %s %.2f µs", node.count, node.name.c_str(), node.median_us);
+    std::cout << format("  %d × %s %.2f µs (at most %.2f)", node.count, node.name.c_str(),
+                        node.median_us, node.largest_us);
   std::cout << "\n";
 }
 
@@ -60,7 +61,7 @@ std::string case_text(const Case& sizes) {
                 sizes.compressed, sizes.kinds == 1 ? "" : ", 3 kinds");
 }
 
-void print_json_line(const Setting& setting, const Result& result) {
+void print_json_line(const Setting& setting, const Result& result, std::ostream& out) {
   const Case& sizes = result.sizes;
   const Speed speed = speed_of(result, setting.roof);
   nlohmann::ordered_json line = {{"version", steady_version()},
@@ -84,7 +85,7 @@ void print_json_line(const Setting& setting, const Result& result) {
     line[timing.name + "_us_p90"] = timing.p90_us;
   };
   add_timing(result.steady);
-  line["gflop_per_s"] = speed.gflop_per_s;
+  line["tflop_per_s"] = speed.gflop_per_s / 1e3;
   line["gb_per_s"] = speed.gb_per_s;
   line["roof_percent"] = speed.roof_percent;
   line["baselines"] = describe_baselines();
@@ -95,15 +96,16 @@ void print_json_line(const Setting& setting, const Result& result) {
   }
   for (const Node& node : result.nodes) {
     line[node.name + "_us"] = node.median_us;
+    line[node.name + "_us_most"] = node.largest_us;
     line[node.name + "s_a_step"] = node.count;
   }
-  std::cout << line.dump() << std::endl;
+  out << line.dump() << std::endl;
 }
 
 void print_table(const Setting& setting, const std::vector<Result>& results) {
   std::string sides = "lrrrrr";
   std::vector<std::string> heads = {
-      "batch×queries×heads, tokens", "µs", "10–90%", "GFLOP/s", "GB/s", "% roof"};
+      "batch×queries×heads, tokens", "µs", "10–90%", "TFLOP/s", "GB/s", "% roof"};
   for (const Timing& baseline : results[0].baselines) {
     sides += "rr";
     heads.insert(heads.end(), {baseline.name + " µs", "×"});

@@ -2,6 +2,7 @@
 // Results of cases in, a table or JSON lines on standard output out.
 #pragma once
 
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -32,7 +33,7 @@ struct Result {
 
 std::string case_text(const Case& sizes);
 
-void print_json_line(const Setting& setting, const Result& result);
+void print_json_line(const Setting& setting, const Result& result, std::ostream& out);
 void print_table(const Setting& setting, const std::vector<Result>& results);
 
 }  // namespace steady::bench

@@ -2,6 +2,7 @@
 // Settings in, each case checked, measured and reported, an exit code out.
 #include <unistd.h>
 
+#include <fstream>
 #include <iostream>
 
 #include "bench/baselines.hpp"
@@ -199,6 +200,11 @@ std::vector<Case> cases_of(const cli::BenchSettings& settings) {
 int steady::cli::run_bench(const BenchSettings& settings) {
   using namespace steady::bench;
   const Beside beside = settings.beside.empty() ? Beside() : Beside(settings.beside);
+  std::ofstream file;
+  if (!settings.save.empty()) {
+    file.open(settings.save);
+    if (!file) throw std::runtime_error(settings.save + ": cannot be written");
+  }
   ProgressLine progress;
   progress.show("measuring the roofs of this machine");
   const steady_backend_info backend = backend_named(settings.backend);
@@ -211,7 +217,8 @@ int steady::cli::run_bench(const BenchSettings& settings) {
       progress.show("case " + case_text(sizes));
       results.push_back(measure(settings, setting, beside, sizes));
       progress.clear();
-      if (settings.json) print_json_line(setting, results.back());
+      if (settings.json) print_json_line(setting, results.back(), std::cout);
+      if (file.is_open()) print_json_line(setting, results.back(), file);
     }
   } catch (const WrongAnswer& wrong) {
     progress.clear();
@@ -219,6 +226,7 @@ int steady::cli::run_bench(const BenchSettings& settings) {
     return kRefusedOrFailed;
   }
   progress.clear();
+  if (file.is_open() && !file) throw std::runtime_error(settings.save + ": could not be written");
   if (!settings.json) print_table(setting, results);
   return kAllRight;
 }

@@ -9,7 +9,7 @@ import sys
 import tempfile
 
 SIZES = ("batch", "queries", "heads", "window_tokens", "compressed_tokens", "threads")
-SPEEDS = ("steady_us", "steady_us_p10", "steady_us_p90", "gflop_per_s", "gb_per_s")
+SPEEDS = ("steady_us", "steady_us_p10", "steady_us_p90", "tflop_per_s", "gb_per_s")
 ROOFS = ("roof_gflop_per_s", "roof_gb_per_s", "roof_percent")
 BASELINES = ("gather", "tuned_gather", "sgemm")
 
@@ -42,6 +42,12 @@ def test_json_has_a_line_for_each_case(steady):
 def test_table_has_a_row_for_each_case(steady):
     lines = bench(steady, "--compressed", "0,70", "--window", "33", "--queries", "2").splitlines()
     assert [line.split("  ")[0] for line in lines[1:3]] == ["1×2×8, 33+0", "1×2×8, 33+70"]
+
+
+def test_lines_can_be_saved_beside_the_table(steady):
+    with tempfile.NamedTemporaryFile("r", suffix=".jsonl") as file:
+        table = bench(steady, "--save", file.name, "--compressed", "0")
+        assert table.startswith("batch") and json.loads(file.read())["compressed_tokens"] == 0
 
 
 def test_oracle_can_be_measured(steady):

@@ -74,6 +74,7 @@ RunVerb add_bench(CLI::App& verb) {
   verb.add_flag("--nodes", settings->nodes,
                 "Trace one more step: its kernels and the gaps between them (devices)");
   verb.add_flag("--json", settings->json, "Print one JSON object a line and case");
+  verb.add_option("--save", settings->save, "Write those lines to a file, whatever is printed");
   verb.footer(kFooter);
   return [settings] { return run_bench(*settings); };
 }

@@ -20,6 +20,7 @@ struct BenchSettings {
   std::string beside;         ///< a file of another kernel's times, or empty
   bool nodes = false;         ///< trace the kernels of a step
   bool json = false;
+  std::string save;  ///< a file for the lines of JSON beside what is printed, or empty
 };
 
 /// Measures every combination. Returns the exit code.

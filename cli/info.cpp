@@ -21,7 +21,21 @@ constexpr const char* kFooter =
     "  steady info --json\n"
     "Exit codes: 0 all right, 1 no backend can run, 2 wrong usage.\n";
 
-void print_json(const std::vector<steady_backend_info>& backends, const support::Roof& roof) {
+/// Of what runs, or why there is none: a device may be full of somebody else's work.
+struct MeasuredRoof {
+  support::Roof roof;
+  std::string failure;
+};
+
+MeasuredRoof measure() {
+  try {
+    return {support::measure_roof(backend_named("auto").backend), ""};
+  } catch (const std::exception& error) {
+    return {{}, error.what()};
+  }
+}
+
+void print_json(const std::vector<steady_backend_info>& backends, const MeasuredRoof& measured) {
   nlohmann::ordered_json document = {{"version", steady_version()}};
   document["backends"] = nlohmann::ordered_json::array();
   for (const auto& backend : backends) {
@@ -30,13 +44,18 @@ void print_json(const std::vector<steady_backend_info>& backends, const support:
                                     {"chosen", backend.chosen != 0},
                                     {"detail", backend.detail}});
   }
-  document["roof"] = {{"copy_gb_per_s", roof.copy_gb_per_s},
-                      {"product_gflop_per_s", roof.product_gflop_per_s},
-                      {"products", roof.products}};
+  const support::Roof& roof = measured.roof;
+  if (measured.failure.empty()) {
+    document["roof"] = {{"copy_gb_per_s", roof.copy_gb_per_s},
+                        {"product_gflop_per_s", roof.product_gflop_per_s},
+                        {"products", roof.products}};
+  } else {
+    document["roof"] = {{"failure", measured.failure}};
+  }
   std::cout << document.dump(2) << "\n";
 }
 
-void print_text(const std::vector<steady_backend_info>& backends, const support::Roof& roof) {
+void print_backends(const std::vector<steady_backend_info>& backends) {
   std::cout << strong(std::string("steady ") + steady_version()) << "\n\nbackends, best first:\n";
   std::string better;
   for (const auto& backend : backends) {
@@ -50,11 +69,19 @@ void print_text(const std::vector<steady_backend_info>& backends, const support:
     if (backend.usable && !backend.chosen) std::cout << " (" << better << " goes first)";
     std::cout << "\n";
   }
+}
+
+void print_roof(const MeasuredRoof& measured) {
+  if (!measured.failure.empty()) {
+    std::cout << "\nroofs not measured: " << measured.failure << "\n";
+    return;
+  }
   std::cout << support::format(
       "\nmeasured roofs of what runs:\n"
       "  copy       %8.1f GB/s (read and written, beyond the caches)\n"
       "  products   %8.1f GFLOP/s (%s)\n",
-      roof.copy_gb_per_s, roof.product_gflop_per_s, roof.products.c_str());
+      measured.roof.copy_gb_per_s, measured.roof.product_gflop_per_s,
+      measured.roof.products.c_str());
 }
 
 /// Throws where no backend would run, with the library's own reason.
@@ -74,8 +101,13 @@ RunVerb add_info(CLI::App& verb) {
   verb.footer(kFooter);
   return [json] {
     const auto backends = describe_backends();
-    const support::Roof roof = support::measure_roof(backend_named("auto").backend);
-    *json ? print_json(backends, roof) : print_text(backends, roof);
+    if (*json) {
+      print_json(backends, measure());
+    } else {
+      print_backends(backends);
+      std::cout.flush();
+      print_roof(measure());
+    }
     create_engine();
     return kAllRight;
   };

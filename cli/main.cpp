@@ -22,7 +22,7 @@ constexpr Verb kVerbs[] = {
     {"info", "Show the backends, best first, and what this machine can do at most", add_info},
     {"inspect", "Show what a recorded call holds", add_inspect},
 #ifdef STEADY_HAS_BENCH
-    {"bench", "Measure a layer's step beside baselines that call BLAS", add_bench},
+    {"bench", "Measure captured steps, on the CPU beside baselines that call BLAS", add_bench},
 #endif
 };
 

@@ -7,6 +7,8 @@
 
 #include <cuda_bf16.h>
 
+#include <algorithm>
+
 #include "cuda/ptx/mma.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/tile.cuh"
@@ -76,6 +78,7 @@ class Attend {
       const Units units = cut_row(tokens, call_.limits);
       const int first = row == range.begin.row ? range.begin.unit : 0;
       const int end = row == range.end.row ? range.end.unit : units.count;
+      if (first == end) continue;
       load_queries(row);
       for (int unit = first; unit < end; ++unit) {
         const int begin = unit * units.tokens_each;
@@ -392,13 +395,14 @@ size_t shared_bytes(const Shape& shape) {
   return sizeof(Shared<kHeads>) + static_cast<size_t>(kTokens) * raw_bytes(shape);
 }
 
+/// What a kernel is allowed holds for the whole process, and so for engines of all shapes.
 template <int kHeads>
-cudaError_t allow_shared(const Shape& shape, size_t limit) {
-  const size_t bytes = shared_bytes<kHeads>(shape);
-  if (bytes > limit) return cudaSuccess;
+cudaError_t allow_shared(size_t limit) {
+  const size_t most = sizeof(Shared<kHeads>) + size_t{kTokens} * kRawBf16Bytes;
   return cudaFuncSetAttribute(attend_kernel<kHeads>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(bytes));
+                              static_cast<int>(std::min(most, limit)));
 }
+
 }  // namespace
 
 AttendChoice choose_attend(const Shape& shape, int rows, int multiprocessors, size_t limit) {
@@ -416,9 +420,9 @@ AttendChoice choose_attend(const Shape& shape, int rows, int multiprocessors, si
   return choice;
 }
 
-cudaError_t prepare_attend(const Shape& shape, size_t limit) {
+cudaError_t prepare_attend(size_t limit) {
   for (const auto allow : {allow_shared<64>, allow_shared<32>, allow_shared<16>}) {
-    if (const cudaError_t error = allow(shape, limit); error != cudaSuccess) return error;
+    if (const cudaError_t error = allow(limit); error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }

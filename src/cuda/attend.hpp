@@ -33,8 +33,8 @@ struct AttendChoice {
 /// smallest group fits.
 AttendChoice choose_attend(const Shape&, int rows, int multiprocessors, size_t shared_bytes_limit);
 
-/// Lets the kernels use the card's shared memory. Once for each engine.
-cudaError_t prepare_attend(const Shape&, size_t shared_bytes_limit);
+/// Lets the kernels use the card's shared memory. Once for each device; more often does no harm.
+cudaError_t prepare_attend(size_t shared_bytes_limit);
 
 cudaError_t launch_attend(const LayerCall&, const AttendChoice&, cudaStream_t);
 

@@ -79,10 +79,10 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
 #if STEADY_WITH_SM90
   const bool hopper = card.major == 9;
   const cudaError_t loaded =
-      hopper ? sm90::prepare_attend() : prepare_attend(shape, card.sharedMemPerBlockOptin);
+      hopper ? sm90::prepare_attend() : prepare_attend(card.sharedMemPerBlockOptin);
 #else
   constexpr bool hopper = false;
-  const cudaError_t loaded = prepare_attend(shape, card.sharedMemPerBlockOptin);
+  const cudaError_t loaded = prepare_attend(card.sharedMemPerBlockOptin);
 #endif
   if (loaded == cudaErrorNoKernelImageForDevice) {
     return {STEADY_UNSUPPORTED,

@@ -21,10 +21,20 @@ inline bool is_sticky(cudaError_t error) {
     case cudaErrorInvalidPc:
     case cudaErrorAssert:
     case cudaErrorECCUncorrectable:
+    case cudaErrorNvlinkUncorrectable:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+#endif
       return true;
     default:
       return false;
   }
+}
+
+/// What a capture cannot hold, or what another stream's capture forbids meanwhile.
+inline bool is_of_capture(cudaError_t error) {
+  return error >= cudaErrorStreamCaptureUnsupported && error <= cudaErrorStreamCaptureWrongThread;
 }
 
 /// `what` names what was tried: "launch of attend".
@@ -38,6 +48,10 @@ inline Status status_of(cudaError_t error, const char* what) {
   }
   if (error == cudaErrorMemoryAllocation)
     return {STEADY_OUT_OF_MEMORY, join(what, " failed with ", text)};
+  if (is_of_capture(error)) {
+    return invalid(what, " is not allowed while a stream is being captured (", text,
+                   "); use a stream of your own, and only plan and decode in the one captured");
+  }
   return {STEADY_INTERNAL, join(what, " failed with ", text)};
 }
 

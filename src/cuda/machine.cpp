@@ -2,6 +2,8 @@
 // The CUDA runtime's answers in, one sentence for each thing that may be missing out.
 #include "cuda/machine.hpp"
 
+#include <algorithm>
+
 #include "core/status.hpp"
 
 namespace steady::cuda {
@@ -16,9 +18,11 @@ Machine ask_machine() {
   cudaDriverGetVersion(&machine.driver);
   cudaRuntimeGetVersion(&machine.runtime);
   if (machine.driver == 0) return machine;
-  machine.error = cudaGetDeviceCount(&machine.devices);
-  if (machine.error == cudaSuccess && machine.devices > 0)
-    machine.error = cudaGetDeviceProperties(&machine.card, 0);
+  int count = 0;
+  machine.error = cudaGetDeviceCount(&count);
+  for (int device = 0; device < count && machine.error == cudaSuccess; ++device) {
+    machine.error = cudaGetDeviceProperties(&machine.cards.emplace_back(), device);
+  }
   return machine;
 }
 
@@ -34,21 +38,26 @@ bool can_run(const Machine& machine, std::string* detail) {
                    "; this build needs one for CUDA ", machine.runtime / 1000, ".0 or later");
     return false;
   }
-  if (machine.error != cudaSuccess && machine.devices > 0) {
-    *detail = join("device 0 does not answer: ", cudaGetErrorString(machine.error));
-    return false;
-  }
-  if (machine.devices == 0) {
+  const std::vector<cudaDeviceProp>& cards = machine.cards;
+  if (cards.empty()) {
+    const bool counted = machine.error == cudaSuccess;
     *detail =
-        join("no CUDA device: ",
-             cudaGetErrorString(machine.error == cudaSuccess ? cudaErrorNoDevice : machine.error));
+        join("no CUDA device: ", cudaGetErrorString(counted ? cudaErrorNoDevice : machine.error));
     return false;
   }
-  *detail = join(describe(machine.card), ", ", machine.card.multiProcessorCount, " multiprocessors",
-                 machine.devices > 1 ? join(", one of ", machine.devices, " devices") : "");
-  if (is_new_enough(machine.card)) return true;
-  *detail += "; Steady needs sm_80 or later";
-  return false;
+  if (machine.error != cudaSuccess) {
+    *detail =
+        join("device ", cards.size() - 1, " does not answer: ", cudaGetErrorString(machine.error));
+    return false;
+  }
+  const auto usable = std::find_if(cards.begin(), cards.end(), is_new_enough);
+  const bool found = usable != cards.end();
+  const cudaDeviceProp& card = found ? *usable : cards[0];
+  *detail = join(describe(card), ", ", card.multiProcessorCount, " multiprocessors");
+  if (cards.size() > 1)
+    *detail += join(", device ", found ? usable - cards.begin() : 0, " of ", cards.size());
+  if (!found) *detail += "; Steady needs sm_80 or later";
+  return found;
 }
 
 std::string describe(const cudaDeviceProp& card) {

@@ -5,20 +5,20 @@
 #include <cuda_runtime.h>
 
 #include <string>
+#include <vector>
 
 namespace steady::cuda {
 
 /// As the runtime's functions answered.
 struct Machine {
   int driver, runtime;  ///< CUDA versions, 1000 × major + 10 × minor; driver 0: there is none
-  cudaError_t error;    ///< of counting the devices, then of asking for the first
-  int devices;
-  cudaDeviceProp card;  ///< the first
+  cudaError_t error;    ///< of counting the devices, then of asking for them
+  std::vector<cudaDeviceProp> cards;
 };
 
 Machine ask_machine();
 
-/// Whether device 0 can run the backend. `detail` names the card, or says why not.
+/// Whether a device can run the backend. `detail` names the first that can, or says why none can.
 bool can_run(const Machine&, std::string* detail);
 
 /// "NVIDIA H100 80GB HBM3, sm_90"

@@ -71,7 +71,15 @@ std::vector<KernelRun> trace_kernels(const std::function<void()>& work) {
 
   check(register_callbacks(give_buffer, take_buffer), "registering with CUPTI");
   check(enable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL), "enabling the records");
-  work();
+  try {
+    work();
+  } catch (...) {
+    disable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL);
+    flush(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED);
+    const std::lock_guard lock(trace.mutex);
+    trace.runs.clear();
+    throw;
+  }
   check(flush(CUPTI_ACTIVITY_FLAG_FLUSH_FORCED), "reading the records");
   check(disable(CUPTI_ACTIVITY_KIND_CONCURRENT_KERNEL), "disabling the records");
 

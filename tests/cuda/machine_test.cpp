@@ -13,10 +13,19 @@ namespace {
 using testing::HasSubstr;
 
 Machine hopper() {
-  Machine machine = {13000, 13000, cudaSuccess, 1, {}};
-  std::strcpy(machine.card.name, "NVIDIA H100");
-  machine.card.major = 9;
-  machine.card.multiProcessorCount = 132;
+  cudaDeviceProp card = {};
+  std::strcpy(card.name, "NVIDIA H100");
+  card.major = 9;
+  card.multiProcessorCount = 132;
+  return {13000, 13000, cudaSuccess, {card}};
+}
+
+Machine turing() {
+  Machine machine = hopper();
+  std::strcpy(machine.cards[0].name, "Tesla T4");
+  machine.cards[0].major = 7;
+  machine.cards[0].minor = 5;
+  machine.cards[0].multiProcessorCount = 40;
   return machine;
 }
 
@@ -31,13 +40,13 @@ TEST(Machine, WithACardRunsAndIsNamed) {
   std::string detail;
   EXPECT_TRUE(can_run(machine, &detail));
   EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors");
-  machine.devices = 8;
+  machine.cards.resize(8, machine.cards[0]);
   EXPECT_TRUE(can_run(machine, &detail));
-  EXPECT_THAT(detail, HasSubstr("one of 8 devices"));
+  EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors, device 0 of 8");
 }
 
 TEST(Machine, WithoutADriver) {
-  EXPECT_EQ(refusal({0, 13000, cudaSuccess, 0, {}}), "no NVIDIA driver is installed");
+  EXPECT_EQ(refusal({0, 13000, cudaSuccess, {}}), "no NVIDIA driver is installed");
 }
 
 TEST(Machine, WithADriverThatIsTooOld) {
@@ -58,9 +67,9 @@ TEST(Machine, WithADriverOfAnOlderMinorVersionRuns) {
 }
 
 TEST(Machine, WithoutADevice) {
-  EXPECT_EQ(refusal({13000, 13000, cudaErrorNoDevice, 0, {}}),
+  EXPECT_EQ(refusal({13000, 13000, cudaErrorNoDevice, {}}),
             "no CUDA device: no CUDA-capable device is detected");
-  EXPECT_EQ(refusal({13000, 13000, cudaSuccess, 0, {}}),
+  EXPECT_EQ(refusal({13000, 13000, cudaSuccess, {}}),
             "no CUDA device: no CUDA-capable device is detected");
 }
 
@@ -71,11 +80,15 @@ TEST(Machine, WithADeviceThatDoesNotAnswer) {
 }
 
 TEST(Machine, WithACardThatIsTooOld) {
-  Machine machine = hopper();
-  machine.card.major = 7;
-  machine.card.minor = 5;
-  EXPECT_EQ(refusal(machine),
-            "NVIDIA H100, sm_75, 132 multiprocessors; Steady needs sm_80 or later");
+  EXPECT_EQ(refusal(turing()), "Tesla T4, sm_75, 40 multiprocessors; Steady needs sm_80 or later");
+}
+
+TEST(Machine, WithOneGoodCardAmongOthersRuns) {
+  Machine machine = turing();
+  machine.cards.push_back(hopper().cards[0]);
+  std::string detail;
+  EXPECT_TRUE(can_run(machine, &detail));
+  EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors, device 1 of 2");
 }
 
 }  // namespace

@@ -49,7 +49,7 @@ class VariedLengths {
   std::vector<int32_t> full_;
 };
 
-TEST_F(CudaMemory, AThousandReplaysOf61LayersWithOtherLengthsTakeNoneAndEqualEagerToTheBit) {
+TEST_F(CudaMemory, AThousandReplaysOf61LayersWithOtherLengthsTakeNoneAndStayEqualToEager) {
   const HostileCase c(model_spec());
   VariedLengths lengths(c);
   const Engine engine(c.shape(), STEADY_CUDA);
@@ -63,7 +63,7 @@ TEST_F(CudaMemory, AThousandReplaysOf61LayersWithOtherLengthsTakeNoneAndEqualEag
   for (int replay = 0; replay < 1000; ++replay) {
     lengths.vary(replay);
     captured.replay(graph);
-    if (replay % 50 != 0) continue;
+    if (replay % 50 != 0 && replay != 999) continue;  // an eager step takes the host much longer
     std::vector<Outputs> replayed;
     for (size_t layer = 0; layer < c.layers.size(); ++layer) replayed.push_back(c.outputs(layer));
     c.reset_outputs();

@@ -15,6 +15,9 @@
 #include <vector>
 
 #include "cuda/attend.hpp"
+#if STEADY_WITH_SM90
+#include "cuda/sm90/attend.hpp"
+#endif
 
 namespace steady::cuda {
 namespace {
@@ -30,11 +33,12 @@ std::string demangled(const std::string& name) {
   return result;
 }
 
-/// "attend_kernel<64>" of all that the linker calls it.
+/// "attend_kernel<64>" of all that the linker calls it, or "sm90::attend_kernel<64>".
 std::string short_name(const std::string& mangled) {
   const std::string name = demangled(mangled);
   std::smatch found;
-  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
+  const std::string room = name.find("::sm90::") == std::string::npos ? "" : "sm90::";
+  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? room + found.str(1)
                                                                                : name;
 }
 
@@ -47,6 +51,11 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     const AttendChoice choice = choose_attend(shape, 1 << 20, 1, size_t{1} << 20);
     bytes["attend_kernel<" + std::to_string(choice.heads) + ">"] = choice.shared_bytes;
   }
+#if STEADY_WITH_SM90
+  for (const int heads : {8, 16, 24, 32, 48, 64}) {
+    bytes["sm90::attend_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(heads);
+  }
+#endif
   return bytes;
 }
 
@@ -84,26 +93,52 @@ std::vector<std::string> resources() {
   return lines;
 }
 
+bool is_of_any(const std::vector<std::string>& lines, const std::string& line) {
+  const std::string architecture = line.substr(0, line.find(' ') + 1);
+  return std::any_of(lines.begin(), lines.end(),
+                     [&](const std::string& other) { return other.starts_with(architecture); });
+}
+
+struct Record {
+  std::string compiler;
+  std::vector<std::string> lines;
+};
+
+Record read_record() {
+  std::ifstream file(STEADY_GOLDEN);
+  Record record;
+  std::string columns;
+  std::getline(file, record.compiler);
+  std::getline(file, columns);
+  for (std::string line; std::getline(file, line);) record.lines.push_back(line);
+  return record;
+}
+
+/// Keeps what is recorded of architectures that this build leaves out.
+void write_record(std::vector<std::string> now) {
+  const Record old = read_record();
+  for (const std::string& line : old.lines) {
+    if (old.compiler == STEADY_NVCC && !is_of_any(now, line)) now.push_back(line);
+  }
+  std::sort(now.begin(), now.end());
+  std::ofstream file(STEADY_GOLDEN);
+  file << STEADY_NVCC << '\n' << kColumns << '\n';
+  for (const std::string& line : now) file << line << '\n';
+}
+
 TEST(Resources, AreThoseOfTheRecord) {
   const std::vector<std::string> now = resources();
   ASSERT_FALSE(now.empty());
   if (std::getenv("STEADY_UPDATE_RESOURCES") != nullptr) {
-    std::ofstream file(STEADY_GOLDEN);
-    file << STEADY_NVCC << '\n' << kColumns << '\n';
-    for (const std::string& line : now) file << line << '\n';
+    write_record(now);
   }
-  std::ifstream file(STEADY_GOLDEN);
-  std::string compiler, columns;
-  std::getline(file, compiler);
-  std::getline(file, columns);
-  if (compiler != STEADY_NVCC)
-    GTEST_SKIP() << "the record is of " << compiler << ", this build is of " << STEADY_NVCC;
+  const Record record = read_record();
+  if (record.compiler != STEADY_NVCC)
+    GTEST_SKIP() << "the record is of " << record.compiler << ", this build is of " << STEADY_NVCC;
+  // A build for other architectures compares those that both have.
   std::vector<std::string> recorded;
-  for (std::string line; std::getline(file, line);) {
-    // A build for other architectures compares those that both have.
-    const std::string architecture = line.substr(0, line.find(' ') + 1);
-    const auto built = [&](const std::string& kernel) { return kernel.starts_with(architecture); };
-    if (std::any_of(now.begin(), now.end(), built)) recorded.push_back(line);
+  for (const std::string& line : record.lines) {
+    if (is_of_any(now, line)) recorded.push_back(line);
   }
   EXPECT_EQ(now, recorded);
 }

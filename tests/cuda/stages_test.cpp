@@ -200,7 +200,7 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
   call.tables.outs = outs.get();
   cudaDeviceProp card = {};
   ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
-  ASSERT_EQ(prepare_attend(shape, card.sharedMemPerBlockOptin), cudaSuccess);
+  ASSERT_EQ(prepare_attend(card.sharedMemPerBlockOptin), cudaSuccess);
   for (const int multiprocessors : {1, 100}) {  // groups of 64 heads, and of 16
     std::memset(static_cast<void*>(states.get()), 0xff, states.size() * sizeof(SoftmaxState));
     std::memset(static_cast<void*>(outs.get()), 0xff, outs.size() * sizeof(float));

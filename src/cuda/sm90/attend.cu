@@ -11,12 +11,14 @@
 namespace steady::cuda::sm90 {
 namespace {
 
-/// A multiprocessor has 512 registers for each thread of a warpgroup, all warpgroups together.
+/// Registers of a thread when a block begins, as the launch bounds have them: all of a
+/// multiprocessor's, in steps of eight. Who takes more can have what others give up, and waits for
+/// ever if that is not enough.
+template <int kHeads>
+constexpr int kRegistersAtFirst = 65536 / kThreads<kHeads> / 8 * 8;
 template <int kHeads>
 constexpr int kConsumerRegisters = kProducerGroups<kHeads> == 1 ? 200 : 152;
-template <int kHeads>
-constexpr int kProducerRegisters =
-    (512 - kConsumerGroups * kConsumerRegisters<kHeads>) / kProducerGroups<kHeads>;
+constexpr int kProducerRegisters = 104;
 
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads<kHeads>, 1)
@@ -25,6 +27,9 @@ __global__ void __launch_bounds__(kThreads<kHeads>, 1)
     if (blockIdx.y == 0) poison(call);
     return;
   }
+  static_assert(kConsumerGroups * kConsumerRegisters<kHeads> +
+                    kProducerGroups<kHeads> * kProducerRegisters <=
+                (kConsumerGroups + kProducerGroups<kHeads>)*kRegistersAtFirst<kHeads>);
   auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
   if (threadIdx.x == 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) {
@@ -43,7 +48,7 @@ __global__ void __launch_bounds__(kThreads<kHeads>, 1)
       Consumer<kHeads, false>(call, shared).part();
       break;
     default:
-      ptx::give_registers<kProducerRegisters<kHeads>>();
+      ptx::give_registers<kProducerRegisters>();
       Producer<kHeads>(call, shared).part();
   }
 }

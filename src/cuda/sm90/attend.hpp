@@ -17,7 +17,7 @@ int choose_heads(const Shape&, int rows, int multiprocessors);
 /// What a block of so many heads takes of a multiprocessor's shared memory.
 size_t shared_bytes(int heads);
 
-/// Lets the kernels use the card's shared memory. Once for each engine.
+/// Lets the kernels use the card's shared memory. Once for each device; more often does no harm.
 cudaError_t prepare_attend();
 
 /// `heads` as chosen.

@@ -214,6 +214,15 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
   EXPECT_TRUE(run(inputs, kSplit, GetParam()) == joined);
 }
 
+TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
+  const Inputs inputs(35, 40, 20, STEADY_CACHE_FP8);
+  const Answer by_64 = run(inputs, kWhole, {false, 64});
+  expect_close(by_64, oracle(inputs));
+  for (const int heads : {16, 32}) {
+    EXPECT_TRUE(run(inputs, kWhole, {false, heads}) == by_64) << heads;
+  }
+}
+
 TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
   const Inputs inputs(50, 70, 20, STEADY_CACHE_FP8);
   const Answer by_64 = run(inputs, kWhole, {true, 64});
