@@ -44,7 +44,8 @@ typedef enum steady_status STEADY_ANY_INT {
   STEADY_INVALID_ARGUMENT = 1, /* a value no backend takes */
   STEADY_UNSUPPORTED = 2,      /* not on this backend or machine */
   STEADY_OUT_OF_MEMORY = 3,
-  STEADY_NOT_PLANNED = 4,  /* decode found no plan of this engine and batch in the workspace */
+  STEADY_NOT_PLANNED = 4,  /* decode found no plan of this engine and batch in the workspace; a
+                              device cannot tell the host, see steady_decode() */
   STEADY_INTERNAL = 5,     /* a defect of Steady or of the system below it */
   STEADY_DEVICE_FAILED = 6 /* work that ran on the device before this call broke it */
 } steady_status;
@@ -171,7 +172,9 @@ STEADY_API steady_status steady_plan(const steady_engine*, steady_workspace, con
                                      steady_stream);
 
 /* Computes one layer with the plan in the workspace. step->batch must be the planned one; the
- * lengths are the planned ones, whatever has become of the step's arrays since. */
+ * lengths are the planned ones, whatever has become of the step's arrays since. Without a plan of
+ * this engine and batch in the workspace a CPU backend fails with STEADY_NOT_PLANNED; a device, which
+ * is not waited for, writes NaN to out and lse. */
 STEADY_API steady_status steady_decode(const steady_engine*, steady_workspace, const steady_step*,
                                        const steady_layer*, steady_stream);
 
@@ -180,7 +183,8 @@ STEADY_API steady_status steady_decode(const steady_engine*, steady_workspace, c
 STEADY_API steady_status steady_capture_begin(const steady_engine*, steady_stream);
 STEADY_API steady_status steady_capture_end(const steady_engine*, steady_stream,
                                             steady_graph** out);
-/* A decode that finds no plan fails the replay where it stands: what came before it has run. */
+/* On a CPU a decode that finds no plan fails the replay where it stands: what came before it has run.
+ * On a device it writes NaN. */
 STEADY_API steady_status steady_graph_replay(const steady_graph*, steady_stream);
 STEADY_API void steady_graph_destroy(steady_graph*);
 

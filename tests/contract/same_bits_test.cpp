@@ -75,6 +75,19 @@ TEST_P(SameBits, EagerAndReplayed) {
   }
 }
 
+// A device does more heads together where there are more rows.
+TEST_P(SameBits, AloneAndAmongManyWithManyHeads) {
+  for (const int32_t heads : {33, 64, 128}) {
+    CaseSpec spec;
+    spec.heads = heads;
+    spec.batch = 140;
+    spec.window = {20, STEADY_CACHE_FP8, 16};
+    spec.compressed = {{21, STEADY_CACHE_FP8, 53}};
+    const HostileCase c(spec);
+    expect_same(c, run_alone(c, backend()), {17});
+  }
+}
+
 TEST_P(SameBits, AloneAndInABatch) {
   const HostileCase c(mixed_spec());
   const Outputs all = run_alone(c, backend());

@@ -97,6 +97,90 @@ TEST_F(CudaDevice, FindsTokensAtBothEndsOfADevicePoolBeyond4GiB) {
   EXPECT_TRUE(close_to(c.outputs(), answer));
 }
 
+TEST_F(CudaDevice, EnginesOfOtherShapesDoNotDisturbOneAnother) {
+  CaseSpec spec = two_scopes();
+  spec.heads = 64;
+  spec.batch = 200;  // for the largest group of heads
+  spec.window.width = spec.compressed[0].width = 40;
+  spec.compressed[0].format = STEADY_CACHE_BF16;  // takes more shared memory
+  HostileCase first(spec);
+  spec.compressed[0].format = STEADY_CACHE_FP8;
+  HostileCase second(spec);
+  const Engine first_engine(first.shape(), STEADY_CUDA);
+  const Caller caller(first_engine);
+  const Engine second_engine(second.shape(), STEADY_CUDA);
+  caller.run(first);
+  EXPECT_TRUE(close_to(first.outputs(), first.answer()));
+  Caller(second_engine).run(second);
+  EXPECT_TRUE(close_to(second.outputs(), second.answer()));
+}
+
+// Copies of host arrays in device memory of just their size, where memcheck sees the ends.
+class ExactCopies {
+ public:
+  ~ExactCopies() {
+    for (void* copy : copies_) cudaFree(copy);
+  }
+  template <class T>
+  T* of(const T* host, int64_t count) {
+    void* copy = nullptr;
+    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
+    EXPECT_EQ(cudaMalloc(&copy, bytes), cudaSuccess);
+    EXPECT_EQ(cudaMemcpy(copy, host, bytes, cudaMemcpyHostToDevice), cudaSuccess);
+    copies_.push_back(copy);
+    return static_cast<T*>(copy);
+  }
+
+ private:
+  std::vector<void*> copies_;
+};
+
+TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSize) {
+  for (const int32_t page_tokens : {1, 53}) {
+    CaseSpec spec = two_scopes();
+    spec.loose = false;
+    spec.window.page_tokens = page_tokens;
+    spec.compressed[0] = {1500, STEADY_CACHE_BF16, page_tokens};
+    const HostileCase c(spec);
+    const int64_t rows = spec.batch, vectors = rows * spec.heads;
+    ExactCopies copies;
+    steady_step step = c.step;
+    step.window.values = copies.of(step.window.values, rows);
+    step.compressed[0].values = copies.of(step.compressed[0].values, rows);
+    steady_layer layer = c.layers[0];
+    layer.q = copies.of(layer.q, vectors * STEADY_HEAD_DIM);
+    layer.out = copies.of(layer.out, vectors * STEADY_HEAD_DIM);
+    layer.lse = copies.of(layer.lse, vectors);
+    layer.sink = copies.of(layer.sink, spec.heads);
+    const auto copy_pool = [&](const ScopeSpec& scope, steady_pool* pool) {
+      const int64_t stride = pool->slots_stride == 0 ? scope.width : pool->slots_stride;
+      pool->slots = copies.of(pool->slots, (rows - 1) * stride + scope.width);
+      pool->pages = copies.of(static_cast<const uint8_t*>(pool->pages),
+                              (pool->page_count - 1) * pool->page_stride_bytes +
+                                  steady_page_bytes(scope.format, scope.page_tokens));
+    };
+    copy_pool(spec.window, &layer.window);
+    copy_pool(spec.compressed[0], &layer.compressed);
+
+    const Engine engine(c.shape(), STEADY_CUDA);
+    const size_t bytes = steady_workspace_bytes(engine.get());
+    const std::vector<uint8_t> garbage(bytes, 0xA5);
+    const steady_workspace workspace = {copies.of(garbage.data(), static_cast<int64_t>(bytes)),
+                                        bytes};
+    ASSERT_TRUE(ok(steady_plan(engine.get(), workspace, &step, nullptr)));
+    ASSERT_TRUE(ok(steady_decode(engine.get(), workspace, &step, &layer, nullptr)));
+    Outputs outputs = {spec.heads, std::vector<uint16_t>(vectors * STEADY_HEAD_DIM),
+                       std::vector<float>(vectors)};
+    ASSERT_EQ(cudaMemcpy(outputs.out.data(), layer.out, outputs.out.size() * sizeof(uint16_t),
+                         cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    ASSERT_EQ(cudaMemcpy(outputs.lse.data(), layer.lse, outputs.lse.size() * sizeof(float),
+                         cudaMemcpyDeviceToHost),
+              cudaSuccess);
+    EXPECT_TRUE(close_to(outputs, c.answer()));
+  }
+}
+
 TEST_F(CudaDevice, WithoutAPlanAnswersAreNaN) {
   HostileCase c(two_scopes());
   const Engine engine(c.shape(), STEADY_CUDA);
