@@ -173,8 +173,8 @@ STEADY_API steady_status steady_plan(const steady_engine*, steady_workspace, con
 
 /* Computes one layer with the plan in the workspace. step->batch must be the planned one; the
  * lengths are the planned ones, whatever has become of the step's arrays since. Without a plan of
- * this engine and batch in the workspace a CPU backend fails with STEADY_NOT_PLANNED; a device, which
- * is not waited for, writes NaN to out and lse. */
+ * this engine and batch in the workspace a CPU backend fails with STEADY_NOT_PLANNED; a device,
+ * which is not waited for, writes NaN to out and lse. */
 STEADY_API steady_status steady_decode(const steady_engine*, steady_workspace, const steady_step*,
                                        const steady_layer*, steady_stream);
 
@@ -183,8 +183,8 @@ STEADY_API steady_status steady_decode(const steady_engine*, steady_workspace, c
 STEADY_API steady_status steady_capture_begin(const steady_engine*, steady_stream);
 STEADY_API steady_status steady_capture_end(const steady_engine*, steady_stream,
                                             steady_graph** out);
-/* On a CPU a decode that finds no plan fails the replay where it stands: what came before it has run.
- * On a device it writes NaN. */
+/* On a CPU a decode that finds no plan fails the replay where it stands: what came before it has
+ * run. On a device it writes NaN. */
 STEADY_API steady_status steady_graph_replay(const steady_graph*, steady_stream);
 STEADY_API void steady_graph_destroy(steady_graph*);
 

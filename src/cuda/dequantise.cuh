@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// e4m3 bytes and a ue8m0 scale in, bf16 out, exact wherever bf16 has the value: integer moves and one
-// or two bf16 products, so that no FP8 hardware is needed.
+// e4m3 bytes and a ue8m0 scale in, bf16 out, exact wherever bf16 has the value: integer moves and
+// one or two bf16 products, so that no FP8 hardware is needed.
 #pragma once
 
 #include <cstdint>
