@@ -9,6 +9,7 @@ import torch_cases
 from torch_cases import devices, make_case, needs_gpu, torch
 
 import steady.torch as door
+from steady import _operators as operators
 
 SHAPES = {"heads": 8, "queries": 2, "compressed": (20, 3)}
 
@@ -144,7 +145,7 @@ def test_attend_keeps_what_its_schema_promises():
 def test_an_engine_is_made_once_for_each_description():
     call = make_case(10, "cpu")
     assert call.engine().name == call.engine().name
-    assert door._engine_named(call.engine().name) is door._engine_named(call.engine().name)
+    assert operators.engine_named(call.engine().name) is operators.engine_named(call.engine().name)
     assert call.engine(backend="oracle").name != call.engine().name
 
 
