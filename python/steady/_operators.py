@@ -6,6 +6,7 @@ import functools
 import json
 
 import torch
+from torch import Tensor
 
 from . import _core
 
@@ -19,14 +20,25 @@ library.define(
 library.define(
     "decode(str engine, Tensor memory, Tensor(a!) order, int kind, Tensor q, Tensor(b!) out,"
     " Tensor(c!)? lse, Tensor? sink, Tensor? window_pages, Tensor? window_slots,"
-    " Tensor? compressed_pages, Tensor? compressed_slots, bool empty_lse_is_positive) -> ()"
+    " Tensor? compressed_pages, Tensor? compressed_slots, bool empty_lse_is_positive=False) -> ()"
 )
 library.define(
     "attend(Tensor q, Tensor(a!) out, Tensor(b!)? lse, Tensor? sink, Tensor? window_pages,"
     " Tensor? window_slots, Tensor? window_lengths, Tensor? compressed_pages,"
     " Tensor? compressed_slots, Tensor? compressed_lengths, float softmax_scale,"
-    " bool empty_lse_is_positive) -> ()"
+    " bool empty_lse_is_positive=False) -> ()"
 )
+
+
+def is_watched(tensor):
+    """Whether a compiler, a mode or a class of tensors wants to see operators. Where none does, the
+    dispatcher would cost more of the host than all the rest of a call."""
+    return (
+        torch.compiler.is_compiling()
+        or type(tensor) is not Tensor
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_function_stack() > 0
+    )
 
 
 def index_of(device):
@@ -83,7 +95,7 @@ def plan(engine, memory, order, batch, window_lengths, compressed_lengths):
 
 def decode(
     engine, memory, order, kind, q, out, lse, sink,
-    window_pages, window_slots, compressed_pages, compressed_slots, empty_lse_is_positive,
+    window_pages, window_slots, compressed_pages, compressed_slots, empty_lse_is_positive=False,
 ):  # fmt: skip
     _core.decode_tensors(
         engine_named(engine), memory, kind, q, out, lse, sink,
@@ -94,7 +106,8 @@ def decode(
 
 def attend(
     q, out, lse, sink, window_pages, window_slots, window_lengths,
-    compressed_pages, compressed_slots, compressed_lengths, softmax_scale, empty_lse_is_positive,
+    compressed_pages, compressed_slots, compressed_lengths, softmax_scale,
+    empty_lse_is_positive=False,
 ):  # fmt: skip
     window_slots = rows_at_one_stride(window_slots)
     compressed_slots = rows_at_one_stride(compressed_slots)

@@ -100,9 +100,8 @@ class Engine:
         Lengths are int32 [batch], or [batch, queries] with a length for each query, on the engine's
         device; None counts all slots. compressed_lengths has one entry for each kind.
         """
-        torch.ops.steady.plan(
-            self.name, *workspace, batch, window_lengths, list(compressed_lengths)
-        )
+        call = torch.ops.steady.plan if _operators.is_watched(workspace.memory) else _operators.plan
+        call(self.name, *workspace, batch, window_lengths, list(compressed_lengths))
 
     def decode(
         self,
@@ -123,7 +122,8 @@ class Engine:
         """
         window_pages, window_slots = window or (None, None)
         pages, slots = compressed or (None, None)
-        torch.ops.steady.decode(
+        call = torch.ops.steady.decode if _operators.is_watched(q) else _operators.decode
+        call(
             self.name, *workspace, kind, q, out, lse, sink,
             window_pages, window_slots, pages, slots, empty_lse_is_positive,
         )  # fmt: skip
@@ -166,9 +166,10 @@ def attend(
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if lse is None:
-        lse = torch.empty(*q.shape[:-1], dtype=torch.float32, device=q.device)
+        lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
     pages, slots = compressed or (None, None)
-    torch.ops.steady.attend(
+    call = torch.ops.steady.attend if _operators.is_watched(q) else _operators.attend
+    call(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
         compressed_lengths, softmax_scale, empty_lse_is_positive,
     )  # fmt: skip
