@@ -93,7 +93,7 @@ std::shared_ptr<Engine> make_engine(int heads, nb::handle window, nb::handle com
 }
 
 void bind_engine(nb::module_& module) {
-  nb::class_<Engine>(module, "Engine", docs::kEngine)
+  nb::class_<Engine>(module, "Engine", nb::is_weak_referenceable(), docs::kEngine)
       .def(nb::new_(&make_engine), "heads"_a, "window"_a.none() = nb::none(),
            "compressed"_a.none() = nb::none(), nb::kw_only(), "queries"_a = 1, "max_batch"_a = 1,
            "softmax_scale"_a = kSoftmaxScale, "backend"_a = "auto", "device"_a = 0, "threads"_a = 0,

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import _core
 
 ALIGNMENT = 256  # of a workspace, in bytes
+KEPT_ENGINES = 16  # of attend: a model has three shapes at a time, and one more for each width
 
 library = torch.library.Library("steady", "DEF")
 library.define(
@@ -52,7 +53,11 @@ def engine_named(name):
     return _core.Engine(**json.loads(name))
 
 
-@functools.cache
+# An engine that falls out of the cache goes when the calls that are using it have returned. On a CPU
+# its threads end with it. On CUDA it owns nothing on the device: what it has launched or a graph has
+# captured holds its numbers by value and the addresses of the call's scratch, where the plan is
+# sealed, and so outlives it.
+@functools.lru_cache(maxsize=KEPT_ENGINES)
 def engine_for(device, heads, queries, softmax_scale, window, compressed):
     return _core.Engine(
         heads, window, compressed, queries=queries, max_batch=_core.MAX_BATCH,

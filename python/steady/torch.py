@@ -17,7 +17,8 @@ No operator has a gradient.
 
 The operators are torch.ops.steady.plan, decode and attend. An engine stands in their arguments as a
 text that describes it, and is made where such a text is met first; so there is no handle that could
-dangle, and a graph that was exported names all it needs. Engines live as long as the process.
+dangle, and a graph that was exported names all it needs. Engines that have such a text live as long
+as the process; attend keeps those that it used last.
 """
 
 import json

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of torch in, answers of the operators out: eager, compiled, exported, captured."""
 
+import gc
+import weakref
+
 import cases
 import numpy as np
 import pytest
@@ -147,6 +150,30 @@ def test_an_engine_is_made_once_for_each_description():
     assert call.engine().name == call.engine().name
     assert operators.engine_named(call.engine().name) is operators.engine_named(call.engine().name)
     assert call.engine(backend="oracle").name != call.engine().name
+
+
+@devices
+def test_attend_keeps_a_bounded_number_of_engines(device, monkeypatch):
+    """An engine for each width of a context that grows would be one more pool of threads each."""
+    call = make_case(16, device)
+    made = []
+
+    def make(*arguments, **options):
+        engine = steady.Engine(*arguments, **options)
+        made.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(operators._core, "Engine", make)
+    operators.engine_for.cache_clear()
+    widths = range(1, operators.KEPT_ENGINES + 9)
+    slots = call.window.slots.new_full((call.batch, 1, len(widths)), -1)
+    for width in widths:
+        door.attend(call.q, (call.window.pages, slots[..., :width]))
+    gc.collect()
+    assert len(made) == len(widths)
+    assert sum(engine() is not None for engine in made) <= operators.KEPT_ENGINES
+    operators.engine_for.cache_clear()
+    assert not any(engine() for engine in made)
 
 
 @devices
