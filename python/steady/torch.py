@@ -51,6 +51,9 @@ class Engine:
     `device` is torch's: "cuda:1", "cpu". The backend is the device's, or "oracle" for the
     specification on the CPU. Raises steady.InvalidArgument for a shape that no backend takes and
     steady.Error where it can't run here.
+
+    The attributes are `device`, a torch.device with its number; `name`, the text that describes the
+    engine to the operators; and `workspace_bytes`, of scratch for a stream of steps.
     """
 
     def __init__(
