@@ -7,6 +7,8 @@ import json
 
 import torch
 from torch import Tensor
+from torch._C import _is_tracing, _len_torch_dispatch_stack, _len_torch_function_stack
+from torch._C._functorch import peek_interpreter_stack
 
 from . import _core
 
@@ -32,13 +34,15 @@ library.define(
 
 
 def is_watched(tensor):
-    """Whether a compiler, a mode or a class of tensors wants to see operators. Where none does, the
-    dispatcher would cost more of the host than all the rest of a call."""
+    """Whether a compiler, a trace, a transform, a mode or a class of tensors wants to see operators.
+    Where none does, the dispatcher costs the host more than it is worth."""
     return (
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch._C._len_torch_function_stack() > 0
+        or _len_torch_dispatch_stack() > 0
+        or _len_torch_function_stack() > 0
+        or _is_tracing()
+        or peek_interpreter_stack() is not None
     )
 
 

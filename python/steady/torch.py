@@ -13,6 +13,7 @@ Two ways through, over the same library:
 All of it runs on torch's current stream of the tensors' device, allocates only with torch's
 allocator (plan and decode allocate nothing) and never waits for the device, so that it can be
 captured by torch.cuda.graph and replayed while lengths, slots, queries and pages change in place.
+As with torch's own calls, a tensor that was made on another stream must be kept until the call ran.
 No operator has a gradient.
 
 The operators are torch.ops.steady.plan, decode and attend. An engine stands in their arguments as a

@@ -134,6 +134,31 @@ def test_an_exported_step_runs_as_the_original():
     assert torch.equal(out, eager) and torch.equal(lse, eager_lse)
 
 
+def test_a_trace_a_transform_and_a_mode_see_the_operator():
+    """Eager calls go past it, where nothing watches."""
+    call = make_case(17, "cpu", **SHAPES)
+    pages = call.window.pages.view(torch.uint8)
+
+    def attend(q):
+        return door.attend(q, (pages, call.window.slots))[0]
+
+    class Names(torch.utils._python_dispatch.TorchDispatchMode):
+        seen = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    traced = torch.jit.trace(attend, (call.q,), check_trace=False)
+    assert "steady::attend" in str(traced.graph)
+    assert torch.equal(traced(call.q.flip(0)), attend(call.q.flip(0)))
+    with pytest.raises(RuntimeError, match="steady::attend"):
+        torch.func.vmap(attend)(torch.stack([call.q, call.q]))
+    with Names() as mode:
+        attend(call.q)
+    assert "steady.attend.default" in mode.seen
+
+
 def test_attend_keeps_what_its_schema_promises():
     call = make_case(9, "cpu", **SHAPES)
     call.window.pages = call.window.pages.view(torch.uint8)  # FP8 has no arithmetic to check with
