@@ -53,12 +53,7 @@ struct StreamArgument {
 
 void plan(const Engine& engine, steady_workspace workspace, const Step& step,
           steady_stream stream) {
-  steady_status status;
-  {
-    const nb::gil_scoped_release unlocked;
-    status = steady_plan(engine.get(), workspace, &step.get(), stream);
-  }
-  check(status);
+  check(unlocked([&] { return steady_plan(engine.get(), workspace, &step.get(), stream); }));
 }
 
 void decode(const Engine& engine, steady_workspace workspace, const steady_step& step,
@@ -66,12 +61,8 @@ void decode(const Engine& engine, steady_workspace workspace, const steady_step&
   if (layer.batch() < step.batch)
     refuse("the step's batch is ", step.batch, ", but the layer's tensors have room for ",
            layer.batch());
-  steady_status status;
-  {
-    const nb::gil_scoped_release unlocked;
-    status = steady_decode(engine.get(), workspace, &step, &layer.get(), stream);
-  }
-  check(status);
+  check(unlocked(
+      [&] { return steady_decode(engine.get(), workspace, &step, &layer.get(), stream); }));
 }
 
 /// The scratch of a call that gets it as a tensor.
@@ -123,20 +114,22 @@ void decode_objects(const std::shared_ptr<Engine>& engine,
 std::shared_ptr<Graph> capture(const std::shared_ptr<Engine>& engine,
                                const std::shared_ptr<Stream>& stream, nb::callable record) {
   expect_engine("stream", *stream, *engine);
-  check(steady_capture_begin(engine->get(), stream->get()));
-  stream->captured.emplace();
   steady_graph* handle = nullptr;
+  const auto end = [&] {
+    return unlocked([&] { return steady_capture_end(engine->get(), stream->get(), &handle); });
+  };
+  check(unlocked([&] { return steady_capture_begin(engine->get(), stream->get()); }));
+  stream->captured.emplace();
   try {
     record();
   } catch (...) {
     stream->captured.reset();
-    if (steady_capture_end(engine->get(), stream->get(), &handle) == STEADY_OK)
-      steady_graph_destroy(handle);
+    if (end() == STEADY_OK) unlocked([&] { steady_graph_destroy(handle); });
     throw;
   }
   Kept kept = std::move(*stream->captured);
   stream->captured.reset();
-  check(steady_capture_end(engine->get(), stream->get(), &handle));
+  check(end());
   return std::make_shared<Graph>(engine, handle, std::move(kept));
 }
 
@@ -150,12 +143,8 @@ nb::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspac
   expect_engine("workspace", workspace, *engine);
   steady_report found = {};
   found.struct_size = sizeof found;
-  steady_status status;
-  {
-    const nb::gil_scoped_release unlocked;
-    status = steady_read_report(engine->get(), workspace.get(), on.handle, &found);
-  }
-  check(status);
+  check(unlocked(
+      [&] { return steady_read_report(engine->get(), workspace.get(), on.handle, &found); }));
   nb::dict dict;
   dict["negative_length"] = fault_dict(found.negative_length);
   dict["long_length"] = fault_dict(found.long_length);

@@ -33,21 +33,27 @@ step, before its layers, on the same stream, and so in the same graph.
 
 stream  a Stream, a CUDA stream's address as an int, or None for the default stream
 
-Neither allocates nor waits for the device. Raises InvalidArgument for objects of another engine.)";
+Neither allocates nor waits for the device. On CUDA the call only launches: keep workspace and step
+until the stream has passed it. Raises InvalidArgument for objects of another engine, and Error where
+the launch fails.)";
 
 inline constexpr const char* kDecode =
     R"(Computes one layer with the plan in the workspace. The lengths are the planned ones, whatever has
 become of the step's arrays since; the batch must be the planned one.
 
 On a CPU the answer is there when the call returns, and other Python threads run meanwhile. On CUDA
-the call only launches: it neither allocates nor waits. Raises InvalidArgument for objects of another
-engine or a layer with too little room, and Error with status 'STEADY_NOT_PLANNED' where a CPU
-backend finds no plan.)";
+the call only launches: it neither allocates nor waits, so keep workspace, step and layer until the
+stream has passed it. Raises InvalidArgument for objects of another engine or a layer with too little
+room, and Error with status 'STEADY_NOT_PLANNED' where a CPU backend finds no plan, or where the launch
+fails.)";
 
 inline constexpr const char* kCapture =
     R"(Calls record(), in which plan and decode on `stream` are recorded and not run, and returns the
 Graph. The graph keeps alive all that was recorded and reads, at each replay, what the tensors hold
-by then. To capture on a stream of torch's, use torch.cuda.graph instead.)";
+by then. To capture on a stream of torch's, use torch.cuda.graph instead.
+
+Raises InvalidArgument for a stream of another engine or one that is capturing already, Error where
+the capture fails, and whatever record() raises, after which the stream can capture again.)";
 
 inline constexpr const char* kReport =
     R"(What a checked engine met since the last plan in this workspace: a dict with 'negative_length',
@@ -59,11 +65,22 @@ inline constexpr const char* kWorkspace =
     R"(Scratch for one stream of steps: all kinds, layers and graphs in turn.
 
 memory  a writable contiguous tensor of engine.workspace_bytes bytes or more on the engine's device,
-        256-byte aligned, which is then kept alive; None: the library's own)";
+        256-byte aligned; None: the library's own
+
+The workspace keeps `memory` alive, but doesn't wait for the device when it goes: keep it until every
+stream that it was used on has passed the last use. The library's own memory waits for the device when
+it is freed. Raises InvalidArgument for memory elsewhere or not contiguous, and plan and decode raise it
+for too few bytes or a wrong alignment; Error where the device has no memory left.)";
 
 inline constexpr const char* kStream =
-    "A stream of the engine's device. On a CPU calls run at once; a stream there serves to "
-    "capture.";
+    R"(A stream of the engine's device. On a CPU calls run at once; a stream there serves to capture.
+
+Allocators such as torch's don't know this stream: what runs on it must be kept until it has run, by
+wait() for one. Raises Error where the device gives no stream.)";
+
+inline constexpr const char* kWait =
+    R"(Waits until the device has done all of the stream's work; other Python threads run meanwhile.
+Raises Error where the device failed.)";
 
 inline constexpr const char* kStep =
     R"(One decode iteration of all layers.
@@ -73,7 +90,12 @@ window_lengths      int32 [batch], or [batch, queries] with a length for each qu
                     slots of a row count. None: all. Below 0 means 0, above the width the width
 compressed_lengths  a sequence with the same for each kind, or None
 
-The arrays may be longer than the batch. They are read by plan, at every call and replay anew.)";
+The arrays may be longer than the batch. They are read by plan, at every call and replay anew. The step
+keeps them alive as long as it exists, and no longer: on CUDA keep it until the stream has passed the
+last plan, unless that is the stream their allocator knows them on, as torch's current stream is.
+
+Raises InvalidArgument for arrays of another type, shape or device, and too many entries; a batch
+outside of its range is refused by plan.)";
 
 inline constexpr const char* kLayer =
     R"(One layer's tensors, checked once.
@@ -95,11 +117,27 @@ slots  int32 [batch, queries, max_tokens], page * page_tokens + token; a slot ou
 
 Where the engine has one query a request, the dimension of the queries may be left out. Only the last
 dimension of a tensor must be contiguous, and the rows of slots must lie at one stride. The batch may
-be larger than that of a step. The layer keeps its tensors alive; decode reads them anew each time.)";
+be larger than that of a step. decode reads the tensors anew each time.
 
-inline constexpr const char* kGraph = "A step that was captured; see Engine.capture.";
+The layer keeps its tensors alive as long as it exists, and no longer. On CUDA a decode returns before
+it has run: keep the layer until the stream has passed the last one, as torch's allocator, for one,
+would give the memory to others. Only on the stream that the allocator knows the tensors on, as torch's
+current stream is, may it go at once.
+
+Raises InvalidArgument for tensors of another type, shape, device or layout, and where a pool is given
+that the engine does not have, or not given though it has it.)";
+
+inline constexpr const char* kGraph =
+    R"(A step that was captured; see Engine.capture. It keeps alive what was recorded as long as it
+exists, and no longer: keep it until the stream has passed the last replay.)";
 inline constexpr const char* kReplay =
-    "Runs what was captured, on `stream`, with what the tensors hold now. Allocates nothing.";
+    R"(Runs what was captured, on `stream`, with what the tensors hold when it runs.
+
+stream  a Stream, a CUDA stream's address as an int, or None for the default stream
+
+Allocates nothing. On CUDA the call only launches: keep the graph until the stream has passed it. Raises
+InvalidArgument for a stream of another engine or one that is capturing, and Error where the replay
+fails, with status 'STEADY_NOT_PLANNED' where a CPU backend finds no plan.)";
 
 inline constexpr const char* kBackends =
     "The backends of this build, best first: dicts of 'name', 'usable', 'chosen' (what 'auto' "
@@ -107,10 +145,21 @@ inline constexpr const char* kBackends =
     "and 'detail'.";
 
 inline constexpr const char* kPackToken =
-    R"(Writes float32 [512] in host memory as token `token` of a page in host memory, as a cache of
-'fp8' or 'bf16' keeps it.)";
+    R"(Writes one token into a page, as a cache of 'fp8' or 'bf16' keeps it.
+
+values       float32 [512], contiguous, in host memory
+page         page_bytes(page_tokens, format) bytes or more, contiguous, writable, in host memory
+page_tokens  tokens of the page
+token        which of them, 0 to page_tokens - 1
+format       'fp8' or 'bf16'
+
+Raises InvalidArgument for any other.)";
 inline constexpr const char* kUnpackToken =
-    "Reads token `token` of a page in host memory into float32 [512], as the attention sees it.";
+    R"(Reads one token of a page into float32 values, as the attention sees it; the inverse of pack_token,
+with `values` writable. Raises InvalidArgument as that does.)";
+inline constexpr const char* kPageBytes =
+    R"(Fewest bytes from one page of 'fp8' or 'bf16' tokens to the next. Raises InvalidArgument for
+another format.)";
 
 inline constexpr const char* kPlanTensors =
     "Engine.plan of tensors that are good for this call; `stream` is an address. For steady.torch.";

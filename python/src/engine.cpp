@@ -8,8 +8,12 @@ namespace nb = nanobind;
 namespace steady::python {
 
 Engine::Engine(const steady_shape& shape, const steady_options& options) : shape_(shape) {
-  check(steady_engine_create(&shape_, &options, &handle_));
+  check(unlocked([&] { return steady_engine_create(&shape_, &options, &handle_); }));
   cuda_device_ = steady_engine_backend(handle_) == STEADY_CUDA ? options.device : -1;
+}
+
+Engine::~Engine() {
+  unlocked([this] { steady_engine_destroy(handle_); });  // joins the threads of a CPU's pool
 }
 
 std::string Engine::backend_name() const {
@@ -25,7 +29,9 @@ std::string Engine::backend_name() const {
 Workspace::Workspace(EngineRef engine, nb::handle memory) : engine_(std::move(engine)) {
   workspace_.bytes = steady_workspace_bytes(engine_->get());
   if (memory.is_none()) {
-    check(steady_device_alloc(engine_->get(), workspace_.bytes, &workspace_.data));
+    check(unlocked([this] {
+      return steady_device_alloc(engine_->get(), workspace_.bytes, &workspace_.data);
+    }));
     return;
   }
   memory_ = Tensor("memory", memory, Access::kWrite, true);
@@ -36,31 +42,28 @@ Workspace::Workspace(EngineRef engine, nb::handle memory) : engine_(std::move(en
 }
 
 Workspace::~Workspace() {
-  if (!memory_) steady_device_free(engine_->get(), workspace_.data);
+  if (memory_) return;
+  unlocked([this] { steady_device_free(engine_->get(), workspace_.data); });  // waits for CUDA
 }
 
 Stream::Stream(EngineRef engine) : engine_(std::move(engine)) {
-  check(steady_stream_create(engine_->get(), &handle_));
+  check(unlocked([this] { return steady_stream_create(engine_->get(), &handle_); }));
 }
 
-Stream::~Stream() { steady_stream_destroy(engine_->get(), handle_); }
+Stream::~Stream() {
+  unlocked([this] { steady_stream_destroy(engine_->get(), handle_); });
+}
 
 void Stream::wait() const {
-  steady_status status;
-  {
-    const nb::gil_scoped_release unlocked;
-    status = steady_stream_wait(engine_->get(), handle_);
-  }
-  check(status);
+  check(unlocked([this] { return steady_stream_wait(engine_->get(), handle_); }));
+}
+
+Graph::~Graph() {
+  unlocked([this] { steady_graph_destroy(handle_); });
 }
 
 void Graph::replay(steady_stream stream) const {
-  steady_status status;
-  {
-    const nb::gil_scoped_release unlocked;
-    status = steady_graph_replay(handle_, stream);
-  }
-  check(status);
+  check(unlocked([&] { return steady_graph_replay(handle_, stream); }));
 }
 
 }  // namespace steady::python

@@ -93,7 +93,7 @@ std::shared_ptr<Engine> make_engine(int heads, nb::handle window, nb::handle com
 }
 
 void bind_engine(nb::module_& module) {
-  nb::class_<Engine>(module, "Engine", docs::kEngine)
+  nb::class_<Engine>(module, "Engine", nb::is_weak_referenceable(), docs::kEngine)
       .def(nb::new_(&make_engine), "heads"_a, "window"_a.none() = nb::none(),
            "compressed"_a.none() = nb::none(), nb::kw_only(), "queries"_a = 1, "max_batch"_a = 1,
            "softmax_scale"_a = kSoftmaxScale, "backend"_a = "auto", "device"_a = 0, "threads"_a = 0,
@@ -111,10 +111,17 @@ void bind_engine(nb::module_& module) {
           "workspace_bytes",
           [](const Engine& engine) { return steady_workspace_bytes(engine.get()); },
           "Bytes of scratch that a stream of steps needs.")
-      .def_prop_ro("heads", [](const Engine& engine) { return engine.shape().heads; })
-      .def_prop_ro("queries", [](const Engine& engine) { return engine.shape().queries; })
-      .def_prop_ro("max_batch", [](const Engine& engine) { return engine.shape().max_batch; })
-      .def_prop_ro("kinds", [](const Engine& engine) { return engine.shape().kinds; });
+      .def_prop_ro(
+          "heads", [](const Engine& engine) { return engine.shape().heads; }, "Query heads.")
+      .def_prop_ro(
+          "queries", [](const Engine& engine) { return engine.shape().queries; },
+          "Query tokens a request.")
+      .def_prop_ro(
+          "max_batch", [](const Engine& engine) { return engine.shape().max_batch; },
+          "Requests of a step at most.")
+      .def_prop_ro(
+          "kinds", [](const Engine& engine) { return engine.shape().kinds; },
+          "Kinds of layer, 1 or more.");
 }
 
 void bind_objects(nb::module_& module) {
@@ -123,13 +130,15 @@ void bind_objects(nb::module_& module) {
              return std::make_shared<Workspace>(engine, memory);
            }),
            "engine"_a, "memory"_a.none() = nb::none())
-      .def_prop_ro("bytes", [](const Workspace& workspace) { return workspace.get().bytes; });
+      .def_prop_ro(
+          "bytes", [](const Workspace& workspace) { return workspace.get().bytes; },
+          "Bytes of the scratch, the engine's workspace_bytes or more.");
   nb::class_<Stream>(module, "Stream", docs::kStream)
       .def(nb::new_([](const std::shared_ptr<Engine>& engine) {
              return std::make_shared<Stream>(engine);
            }),
            "engine"_a)
-      .def("wait", &Stream::wait, "Waits until the device has done all of the stream's work.")
+      .def("wait", &Stream::wait, docs::kWait)
       .def_prop_ro(
           "address", [](const Stream& stream) { return reinterpret_cast<uintptr_t>(stream.get()); },
           "The backend's handle as an int.");
@@ -140,7 +149,8 @@ void bind_objects(nb::module_& module) {
            }),
            "engine"_a, "batch"_a, "window_lengths"_a.none() = nb::none(),
            "compressed_lengths"_a.none() = nb::none())
-      .def_prop_ro("batch", [](const Step& step) { return step.get().batch; });
+      .def_prop_ro(
+          "batch", [](const Step& step) { return step.get().batch; }, "Requests of the step.");
   nb::class_<Layer>(module, "Layer", docs::kLayer)
       .def(nb::new_([](const std::shared_ptr<Engine>& engine, nb::handle q, nb::handle out,
                        nb::handle window, nb::handle compressed, int kind, nb::handle lse,
@@ -172,7 +182,7 @@ void bind_functions(nb::module_& module) {
       [](int page_tokens, const std::string& format) {
         return steady_page_bytes(format_named(format), page_tokens);
       },
-      "page_tokens"_a, "format"_a = "fp8", "Fewest bytes from one page to the next.");
+      "page_tokens"_a, "format"_a = "fp8", docs::kPageBytes);
   module.def("plan_tensors", &plan_tensors, "engine"_a, "workspace"_a, "batch"_a,
              "window_lengths"_a.none(), "compressed_lengths"_a.none(), "stream"_a,
              docs::kPlanTensors);

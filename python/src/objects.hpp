@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The C API's nouns as objects that keep alive what they use: engine, workspace, stream, step,
-// layer, graph.
+// layer, graph. Whatever may wait for a device or for threads does so without the GIL.
 #pragma once
 
 #include <array>
@@ -15,10 +15,17 @@
 
 namespace steady::python {
 
+/// What `call` returns; other Python threads run meanwhile, as it may wait.
+template <class Call>
+auto unlocked(Call call) {
+  const nanobind::gil_scoped_release released;
+  return call();
+}
+
 class Engine {
  public:
   Engine(const steady_shape& shape, const steady_options& options);
-  ~Engine() { steady_engine_destroy(handle_); }
+  ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -128,7 +135,7 @@ class Graph {
  public:
   Graph(EngineRef engine, steady_graph* handle, Kept kept)
       : engine_(std::move(engine)), kept_(std::move(kept)), handle_(handle) {}
-  ~Graph() { steady_graph_destroy(handle_); }
+  ~Graph();
   Graph(const Graph&) = delete;
   Graph& operator=(const Graph&) = delete;
 

@@ -3,6 +3,8 @@
 #include "tensor.hpp"
 
 #include <algorithm>
+#include <array>
+#include <utility>
 
 #include "fail.hpp"
 
@@ -23,12 +25,8 @@ struct ExchangeTable {
   int (*view_from_object)(void* object, nb::dlpack::dltensor* out);
 };
 
-/// The table of the object's type, or NULL. Types of tensors live as long as their module, so one
-/// remembered type answers all but the first question.
-const ExchangeTable* exchange_table(PyTypeObject* type) {
-  static PyTypeObject* last_type = nullptr;
-  static const ExchangeTable* last_table = nullptr;
-  if (type == last_type) return last_table;
+/// The table that a type offers, or NULL.
+const ExchangeTable* offered_table(PyTypeObject* type) {
   const ExchangeTable* table = nullptr;
   PyObject* capsule =
       PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
@@ -38,11 +36,26 @@ const ExchangeTable* exchange_table(PyTypeObject* type) {
   }
   Py_XDECREF(capsule);
   PyErr_Clear();
-  if (table == nullptr) return nullptr;
+  return table;
+}
+
+/// As offered_table, which asks, and where there is none raises, for the last few types only once.
+/// A type without a table that gets one later is still right, only slower. A remembered type is
+/// kept alive, so that no other can have its address. The GIL guards what is remembered.
+const ExchangeTable* exchange_table(PyTypeObject* type) {
+  struct Known {
+    PyTypeObject* type;
+    const ExchangeTable* table;
+  };
+  static std::array<Known, 4> known = {};  // torch's, NumPy's, one's own subclass, and one more
+  static size_t oldest = 0;
+  for (const Known& entry : known)
+    if (entry.type == type) return entry.table;
+  const ExchangeTable* table = offered_table(type);
   Py_INCREF(reinterpret_cast<PyObject*>(type));
-  Py_XDECREF(reinterpret_cast<PyObject*>(last_type));
-  last_type = type;
-  last_table = table;
+  const Known forgotten = std::exchange(known[oldest], {type, table});
+  oldest = (oldest + 1) % known.size();
+  Py_XDECREF(reinterpret_cast<PyObject*>(forgotten.type));  // last: it may run any code
   return table;
 }
 

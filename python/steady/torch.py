@@ -13,14 +13,15 @@ Two ways through, over the same library:
 All of it runs on torch's current stream of the tensors' device, allocates only with torch's
 allocator (plan and decode allocate nothing) and never waits for the device, so that it can be
 captured by torch.cuda.graph and replayed while lengths, slots, queries and pages change in place.
+As with torch's own calls, a tensor that was made on another stream must be kept until the call ran.
 No operator has a gradient.
 
 The operators are torch.ops.steady.plan, decode and attend. An engine stands in their arguments as a
 text that describes it, and is made where such a text is met first; so there is no handle that could
-dangle, and a graph that was exported names all it needs. Engines live as long as the process.
+dangle, and a graph that was exported names all it needs. Engines that have such a text live as long
+as the process; attend keeps those that it used last.
 """
 
-import functools
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
@@ -28,31 +29,11 @@ from typing import Any, NamedTuple, Optional
 import torch
 from torch import Tensor
 
-from . import _core
-from ._core import MAX_BATCH, Engine as _Engine
-from . import Pool, PoolShape
+from . import Pool, PoolShape, _core, _operators
 
 __all__ = ["Engine", "Pool", "PoolShape", "Workspace", "attend"]
 
-_ALIGNMENT = 256  # of a workspace, in bytes
 _SOFTMAX_SCALE = 512**-0.5
-
-_library = torch.library.Library("steady", "DEF")
-_library.define(
-    "plan(str engine, Tensor memory, Tensor(a!) order, int batch, Tensor? window_lengths,"
-    " Tensor?[] compressed_lengths) -> ()"
-)
-_library.define(
-    "decode(str engine, Tensor memory, Tensor(a!) order, int kind, Tensor q, Tensor(b!) out,"
-    " Tensor(c!)? lse, Tensor? sink, Tensor? window_pages, Tensor? window_slots,"
-    " Tensor? compressed_pages, Tensor? compressed_slots, bool empty_lse_is_positive) -> ()"
-)
-_library.define(
-    "attend(Tensor q, Tensor(a!) out, Tensor(b!)? lse, Tensor? sink, Tensor? window_pages,"
-    " Tensor? window_slots, Tensor? window_lengths, Tensor? compressed_pages,"
-    " Tensor? compressed_slots, Tensor? compressed_lengths, float softmax_scale,"
-    " bool empty_lse_is_positive) -> ()"
-)
 
 
 class Workspace(NamedTuple):
@@ -71,6 +52,9 @@ class Engine:
     `device` is torch's: "cuda:1", "cpu". The backend is the device's, or "oracle" for the
     specification on the CPU. Raises steady.InvalidArgument for a shape that no backend takes and
     steady.Error where it can't run here.
+
+    The attributes are `device`, a torch.device with its number; `name`, the text that describes the
+    engine to the operators; and `workspace_bytes`, of scratch for a stream of steps.
     """
 
     def __init__(
@@ -88,7 +72,7 @@ class Engine:
         checked: bool = False,
     ):
         given = torch.device(device)
-        self.device = torch.device(given.type, _index_of(given))
+        self.device = torch.device(given.type, _operators.index_of(given))
         description = {
             "heads": heads,
             "window": window,
@@ -102,12 +86,12 @@ class Engine:
             "checked": checked,
         }
         self.name = json.dumps(description)
-        self.workspace_bytes = _engine_named(self.name).workspace_bytes
+        self.workspace_bytes = _operators.engine_named(self.name).workspace_bytes
 
     def workspace(self) -> Workspace:
         """A new Workspace. Make it at set-up."""
         order = torch.zeros(1, dtype=torch.uint8, device=self.device)
-        return Workspace(_aligned_bytes(self.workspace_bytes, self.device), order)
+        return Workspace(_operators.aligned_bytes(self.workspace_bytes, self.device), order)
 
     def plan(
         self,
@@ -121,9 +105,8 @@ class Engine:
         Lengths are int32 [batch], or [batch, queries] with a length for each query, on the engine's
         device; None counts all slots. compressed_lengths has one entry for each kind.
         """
-        torch.ops.steady.plan(
-            self.name, *workspace, batch, window_lengths, list(compressed_lengths)
-        )
+        call = torch.ops.steady.plan if _operators.is_watched(workspace.memory) else _operators.plan
+        call(self.name, *workspace, batch, window_lengths, list(compressed_lengths))
 
     def decode(
         self,
@@ -144,7 +127,8 @@ class Engine:
         """
         window_pages, window_slots = window or (None, None)
         pages, slots = compressed or (None, None)
-        torch.ops.steady.decode(
+        call = torch.ops.steady.decode if _operators.is_watched(q) else _operators.decode
+        call(
             self.name, *workspace, kind, q, out, lse, sink,
             window_pages, window_slots, pages, slots, empty_lse_is_positive,
         )  # fmt: skip
@@ -152,8 +136,8 @@ class Engine:
     def report(self, workspace: Workspace) -> dict[str, dict[str, int]]:
         """What a checked engine met since the last plan; see steady.Engine.report. Waits for the
         current stream."""
-        engine = _engine_named(self.name)
-        stream = _current_stream(workspace.memory)
+        engine = _operators.engine_named(self.name)
+        stream = _operators.current_stream(workspace.memory)
         return engine.report(_core.Workspace(engine, workspace.memory), stream)
 
 
@@ -187,108 +171,11 @@ def attend(
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if lse is None:
-        lse = torch.empty(*q.shape[:-1], dtype=torch.float32, device=q.device)
+        lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
     pages, slots = compressed or (None, None)
-    torch.ops.steady.attend(
+    call = torch.ops.steady.attend if _operators.is_watched(q) else _operators.attend
+    call(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
         compressed_lengths, softmax_scale, empty_lse_is_positive,
     )  # fmt: skip
     return out, lse
-
-
-def _index_of(device):
-    if device.type == "cuda" and device.index is None:
-        return torch.cuda.current_device()
-    return device.index or 0
-
-
-@functools.cache
-def _engine_named(name):
-    return _Engine(**json.loads(name))
-
-
-@functools.cache
-def _engine_for(device, heads, queries, softmax_scale, window, compressed):
-    return _Engine(
-        heads, window, compressed, queries=queries, max_batch=MAX_BATCH,
-        softmax_scale=softmax_scale, backend=device.type, device=_index_of(device),
-    )  # fmt: skip
-
-
-def _aligned_bytes(count, device):
-    if device.type != "cpu":  # torch aligns what it allocates there
-        return torch.empty(count, dtype=torch.uint8, device=device)
-    memory = torch.empty(count + _ALIGNMENT, dtype=torch.uint8, device=device)
-    return memory[-memory.data_ptr() % _ALIGNMENT :][:count]
-
-
-def _current_stream(tensor):
-    if not tensor.is_cuda:
-        return 0
-    return torch._C._cuda_getCurrentRawStream(tensor.get_device())
-
-
-def _pool_shape(pages, slots):
-    if pages is None or slots is None:
-        return None
-    return pages.shape[1], slots.shape[-1], "fp8" if pages.element_size() == 1 else "bf16"
-
-
-def _rows_at_one_stride(slots):
-    """The library takes one stride for all rows. A copy is one kernel, capturable as any."""
-    if slots is None or slots.ndim != 3 or 1 in slots.shape[:2]:
-        return slots
-    return slots if slots.stride(0) == slots.shape[1] * slots.stride(1) else slots.contiguous()
-
-
-def _plan(engine, memory, order, batch, window_lengths, compressed_lengths):
-    _core.plan_tensors(
-        _engine_named(engine), memory, batch, window_lengths, compressed_lengths,
-        _current_stream(memory),
-    )  # fmt: skip
-
-
-def _decode(
-    engine, memory, order, kind, q, out, lse, sink,
-    window_pages, window_slots, compressed_pages, compressed_slots, empty_lse_is_positive,
-):  # fmt: skip
-    _core.decode_tensors(
-        _engine_named(engine), memory, kind, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots,
-        empty_lse_is_positive, _current_stream(memory),
-    )  # fmt: skip
-
-
-def _attend(
-    q, out, lse, sink, window_pages, window_slots, window_lengths,
-    compressed_pages, compressed_slots, compressed_lengths, softmax_scale, empty_lse_is_positive,
-):  # fmt: skip
-    window_slots = _rows_at_one_stride(window_slots)
-    compressed_slots = _rows_at_one_stride(compressed_slots)
-    queries = q.shape[1] if q.ndim == 4 else 1
-    engine = _engine_for(
-        q.device, q.shape[-2], queries, softmax_scale,
-        _pool_shape(window_pages, window_slots), _pool_shape(compressed_pages, compressed_slots),
-    )  # fmt: skip
-    # New at each call, from the allocator that knows about streams and captures: a plan that no
-    # other call can see can't be stale.
-    memory = _aligned_bytes(engine.workspace_bytes, q.device)
-    stream = _current_stream(q)
-    _core.plan_tensors(
-        engine, memory, q.shape[0], window_lengths, (compressed_lengths,), stream
-    )
-    _core.decode_tensors(
-        engine, memory, 0, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots,
-        empty_lse_is_positive, stream,
-    )  # fmt: skip
-
-
-def _no_result(*arguments):
-    """All operators write into their arguments."""
-
-
-for _name, _function in {"plan": _plan, "decode": _decode, "attend": _attend}.items():
-    _library.impl(_name, _function, "CPU")
-    _library.impl(_name, _function, "CUDA")
-    torch.library.register_fake(f"steady::{_name}", _no_result, lib=_library)

@@ -136,3 +136,38 @@ def test_other_threads_run_while_one_decodes():
         thread.join()
     for out in answers:
         np.testing.assert_array_equal(cases.from_bf16(out), expected)
+
+
+def test_a_type_is_asked_for_dlpack_s_table_once():
+    """NumPy's types have none, and each question would raise an AttributeError."""
+    asked = []
+
+    class CountingType(type):
+        def __getattr__(cls, name):
+            asked.append(name)
+            raise AttributeError(name)
+
+    class Array(np.ndarray, metaclass=CountingType):
+        pass
+
+    token = np.zeros(steady.HEAD_DIM, np.float32)
+    page = np.zeros(steady.page_bytes(2), np.uint8)
+    for place in (0, 1, 0):
+        steady.pack_token(token.view(Array), page.view(Array), 2, place)
+    assert asked.count("__dlpack_c_exchange_api__") == 1
+
+
+def test_types_of_tensors_may_come_and_go():
+    """More of them than are remembered, each gone before the next."""
+    page = np.zeros(steady.page_bytes(1), np.uint8)
+    kept = []
+    for number in range(20):
+        array_type = type(f"Array{number}", (np.ndarray,), {})
+        kept.append(weakref.ref(array_type))
+        values = np.full(steady.HEAD_DIM, number, np.float32).view(array_type)
+        steady.pack_token(values, page, 1, 0)
+        steady.unpack_token(page, 1, 0, values)
+        assert values[-1] == number
+        del values, array_type
+    gc.collect()
+    assert sum(one() is not None for one in kept) <= 4

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of torch in, answers of the operators out: eager, compiled, exported, captured."""
 
+import gc
+import weakref
+
 import cases
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ import torch_cases
 from torch_cases import devices, make_case, needs_gpu, torch
 
 import steady.torch as door
+from steady import _operators as operators
 
 SHAPES = {"heads": 8, "queries": 2, "compressed": (20, 3)}
 
@@ -130,6 +134,31 @@ def test_an_exported_step_runs_as_the_original():
     assert torch.equal(out, eager) and torch.equal(lse, eager_lse)
 
 
+def test_a_trace_a_transform_and_a_mode_see_the_operator():
+    """Eager calls go past it, where nothing watches."""
+    call = make_case(17, "cpu", **SHAPES)
+    pages = call.window.pages.view(torch.uint8)
+
+    def attend(q):
+        return door.attend(q, (pages, call.window.slots))[0]
+
+    class Names(torch.utils._python_dispatch.TorchDispatchMode):
+        seen = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    traced = torch.jit.trace(attend, (call.q,), check_trace=False)
+    assert "steady::attend" in str(traced.graph)
+    assert torch.equal(traced(call.q.flip(0)), attend(call.q.flip(0)))
+    with pytest.raises(RuntimeError, match="steady::attend"):
+        torch.func.vmap(attend)(torch.stack([call.q, call.q]))
+    with Names() as mode:
+        attend(call.q)
+    assert "steady.attend.default" in mode.seen
+
+
 def test_attend_keeps_what_its_schema_promises():
     call = make_case(9, "cpu", **SHAPES)
     call.window.pages = call.window.pages.view(torch.uint8)  # FP8 has no arithmetic to check with
@@ -144,8 +173,32 @@ def test_attend_keeps_what_its_schema_promises():
 def test_an_engine_is_made_once_for_each_description():
     call = make_case(10, "cpu")
     assert call.engine().name == call.engine().name
-    assert door._engine_named(call.engine().name) is door._engine_named(call.engine().name)
+    assert operators.engine_named(call.engine().name) is operators.engine_named(call.engine().name)
     assert call.engine(backend="oracle").name != call.engine().name
+
+
+@devices
+def test_attend_keeps_a_bounded_number_of_engines(device, monkeypatch):
+    """An engine for each width of a context that grows would be one more pool of threads each."""
+    call = make_case(16, device)
+    made = []
+
+    def make(*arguments, **options):
+        engine = steady.Engine(*arguments, **options)
+        made.append(weakref.ref(engine))
+        return engine
+
+    monkeypatch.setattr(operators._core, "Engine", make)
+    operators.engine_for.cache_clear()
+    widths = range(1, operators.KEPT_ENGINES + 9)
+    slots = call.window.slots.new_full((call.batch, 1, len(widths)), -1)
+    for width in widths:
+        door.attend(call.q, (call.window.pages, slots[..., :width]))
+    gc.collect()
+    assert len(made) == len(widths)
+    assert sum(engine() is not None for engine in made) <= operators.KEPT_ENGINES
+    operators.engine_for.cache_clear()
+    assert not any(engine() for engine in made)
 
 
 @devices
