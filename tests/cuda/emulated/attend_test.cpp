@@ -223,6 +223,26 @@ TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
   }
 }
 
+TEST(EmulatedHopper, ManyRowsTakeLargeGroupsOfHeadsAndFewRowsSpreadTheirHeads) {
+  const auto heads_of_a_block = [](int heads, int rows) {
+    const Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
+    return sm90::choose_heads(shape, rows, 132);
+  };
+  EXPECT_EQ(heads_of_a_block(64, 132), 64);
+  EXPECT_EQ(heads_of_a_block(64, 66), 32);
+  EXPECT_EQ(heads_of_a_block(64, 33), 16);
+  EXPECT_EQ(heads_of_a_block(64, 1), 16);
+  EXPECT_EQ(heads_of_a_block(128, 4096), 64);
+  EXPECT_EQ(heads_of_a_block(72, 4096), 48);  // two groups of 36
+  EXPECT_EQ(heads_of_a_block(24, 4096), 24);
+  EXPECT_EQ(heads_of_a_block(1, 1), 8);
+  for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
+    for (const int rows : {1, 100, 40000}) {
+      EXPECT_LE(sm90::shared_bytes(heads_of_a_block(heads, rows)), size_t{227} << 10) << heads;
+    }
+  }
+}
+
 TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
   const Inputs inputs(50, 70, 20, STEADY_CACHE_FP8);
   const Answer by_64 = run(inputs, kWhole, {true, 64});
