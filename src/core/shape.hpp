@@ -44,12 +44,31 @@ struct Step {
   }
 };
 
+/// Where one cached token lies. `scales` is of use for STEADY_CACHE_FP8 only.
+struct Token {
+  steady_cache_format format;
+  const uint8_t* data;
+  const uint8_t* scales;
+};
+
 struct Pool {
   steady_pool_shape shape;
   const uint8_t* pages;
   int64_t page_stride_bytes, page_count;
   const int32_t* slots;
   int64_t slots_stride;
+
+  STEADY_HOST_DEVICE bool has(int32_t slot) const {
+    return slot >= 0 && slot < page_count * shape.page_tokens;
+  }
+
+  /// Of a slot that it has.
+  STEADY_HOST_DEVICE Token token(int32_t slot) const {
+    const int32_t in_page = slot % shape.page_tokens;
+    const uint8_t* page = pages + slot / shape.page_tokens * page_stride_bytes;
+    return {shape.format, page + steady_data_offset(shape.format, in_page),
+            page + steady_fp8_scales_offset(shape.page_tokens, in_page)};
+  }
 };
 
 struct Layer {

@@ -9,13 +9,6 @@
 
 namespace steady::cpu {
 
-/// Where one cached token lies. `scales` is of use for STEADY_CACHE_FP8 only.
-struct Token {
-  steady_cache_format format;
-  const uint8_t* data;
-  const uint8_t* scales;
-};
-
 /// Walks the positions begin … end - 1 of a row, the window's first. Reads slots inside the row's
 /// lengths and no other, and hands out tokens inside the pools and no other.
 class TokenCursor {
@@ -40,8 +33,8 @@ class TokenCursor {
       ++position_;
       const Pool& pool = layer_.scopes[scope];
       const int32_t slot = pool.slots[row_ * pool.slots_stride + in_scope];
-      if (slot >= 0 && slot < pool.page_count * pool.shape.page_tokens) {
-        *token = locate(pool, slot);
+      if (pool.has(slot)) {
+        *token = pool.token(slot);
         return true;
       }
       if (faults_ != nullptr && slot != -1) log_stray(scope, in_scope, slot);
@@ -50,14 +43,6 @@ class TokenCursor {
   }
 
  private:
-  static Token locate(const Pool& pool, int32_t slot) {
-    const int32_t page_tokens = pool.shape.page_tokens;
-    const uint8_t* page = pool.pages + slot / page_tokens * pool.page_stride_bytes;
-    const int32_t token = slot % page_tokens;
-    return {pool.shape.format, page + steady_data_offset(pool.shape.format, token),
-            page + steady_fp8_scales_offset(page_tokens, token)};
-  }
-
   void log_stray(int scope, int32_t position, int32_t slot) {
     add({1, layer_idx_, layer_.kind, scope, row_ / shape_.queries, row_ % shape_.queries, position,
          slot},

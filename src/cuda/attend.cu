@@ -109,21 +109,11 @@ class Attend {
       const int head = i / kChunks, d = i % kChunks * 8;
       uint4 chunk = {0, 0, 0, 0};
       if (head < heads_here()) {
-        const uint16_t* q =
-            layer.q + row_offset(layer.q_strides, call_.queries, row, first_head() + head) + d;
-        chunk = reinterpret_cast<uintptr_t>(q) % sizeof(uint4) == 0
-                    ? *reinterpret_cast<const uint4*>(q)
-                    : gather_chunk(q);
+        chunk = read_chunk(
+            layer.q + row_offset(layer.q_strides, call_.queries, row, first_head() + head) + d);
       }
       *reinterpret_cast<uint4*>(&shared_.q[head][d]) = chunk;
     }
-  }
-
-  __device__ static uint4 gather_chunk(const uint16_t* q) {
-    const auto pair = [&](int i) {
-      return static_cast<uint32_t>(q[i]) | static_cast<uint32_t>(q[i + 1]) << 16;
-    };
-    return {pair(0), pair(2), pair(4), pair(6)};
   }
 
   /// Leaves the partial of one unit in shared_.unit and sums_.
@@ -351,12 +341,7 @@ class Attend {
       const int head = i / kChunks, d = i % kChunks * 8;
       uint16_t* out =
           layer.out + row_offset(layer.out_strides, call_.queries, row, first_head() + head) + d;
-      const __nv_bfloat16* answer = &shared_.q[head][d];
-      if (reinterpret_cast<uintptr_t>(out) % sizeof(uint4) == 0) {
-        *reinterpret_cast<uint4*>(out) = *reinterpret_cast<const uint4*>(answer);
-      } else {
-        for (int e = 0; e < 8; ++e) out[e] = reinterpret_cast<const uint16_t*>(answer)[e];
-      }
+      write_chunk(out, *reinterpret_cast<const uint4*>(&shared_.q[head][d]));
     }
   }
 

@@ -9,34 +9,19 @@
 
 namespace steady::cuda {
 
-/// A number as two equal bf16.
-__device__ inline uint32_t twice(uint32_t bf16) { return bf16 | bf16 << 16; }
-
-/// A scale byte: 2^(byte - 127), NaN for 255.
-__device__ inline uint32_t bf16_from_ue8m0(uint32_t byte) {
-  return byte == 0 ? 0x0040u : byte == 255 ? 0x7fc0u : byte << 7;
+/// A scale byte as two equal bf16: 2^(byte - 127), NaN for 255.
+__device__ inline uint32_t bf16x2_from_ue8m0(uint32_t byte) {
+  const uint32_t bits = byte == 0 ? 0x0040u : byte == 255 ? 0x7fc0u : byte << 7;
+  return bits | bits << 16;
 }
 
-/// What e4m3 numbers are multiplied with, after their bits have been moved to where bf16 has them:
-/// exponent and mantissa in their places make a value 2^120 too small, the difference of the
-/// biases. The products mend that, subnormals included.
-struct Multipliers {
-  uint32_t first, second;  ///< two equal bf16 each
-  bool need_second;        ///< 2^120 times the scale leaves bf16's range
-};
-
-__device__ inline Multipliers multipliers_of(uint32_t scale_byte) {
-  constexpr uint32_t k120 = 120, kTwoTo120 = (127 + k120) << 7, kLargestExponent = 254;
-  const bool both = scale_byte > 0 && scale_byte + k120 <= kLargestExponent;
-  return {twice(both ? (scale_byte + k120) << 7 : kTwoTo120), twice(bf16_from_ue8m0(scale_byte)),
-          !both};
-}
-
-/// Two e4m3 bytes, each in the upper half of 16 bits, to bf16.
-__device__ inline uint32_t scaled(uint32_t bytes, const Multipliers& multipliers) {
+/// Two e4m3 bytes, each in the upper half of 16 bits, as unscaled bf16. Moving exponent and
+/// mantissa to their places leaves a value 2^120 too small, the difference of the biases; the
+/// product mends that, subnormals included.
+__device__ inline uint32_t bf16x2_from_e4m3(uint32_t bytes) {
+  constexpr uint32_t kTwoTo120 = 0x7b807b80u;
   const uint32_t bits = (bytes & 0x80008000u) | ((bytes >> 4) & 0x07f007f0u);
-  const uint32_t product = ptx::multiply_bf16x2(bits, multipliers.first);
-  return multipliers.need_second ? ptx::multiply_bf16x2(product, multipliers.second) : product;
+  return ptx::multiply_bf16x2(bits, kTwoTo120);
 }
 
 /// NaN bytes (0x7f, 0xff) would have come out as ±480.
@@ -47,15 +32,19 @@ __device__ inline uint32_t keep_nan(uint32_t values, uint32_t bytes) {
 }
 
 /// `kWords` words of four e4m3 bytes each, lowest address first, to twice as many words of bf16.
+/// The scale comes as a second product, because 2^120 times the larger half of all scales leaves
+/// bf16's range.
 template <int kWords>
-__device__ inline void dequantise(const uint32_t (&bytes)[kWords], const Multipliers& multipliers,
+__device__ inline void dequantise(const uint32_t (&bytes)[kWords], uint32_t scale_byte,
                                   uint32_t (&values)[2 * kWords]) {
   const auto pair = [&](int i) {  // the i-th two bytes, each in the upper half of 16 bits
     return __byte_perm(bytes[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
   };
-  uint32_t carries = 0;  // into the sign, from NaN alone
+  const uint32_t scale = bf16x2_from_ue8m0(scale_byte);
 #pragma unroll
-  for (int i = 0; i < 2 * kWords; ++i) values[i] = scaled(pair(i), multipliers);
+  for (int i = 0; i < 2 * kWords; ++i)
+    values[i] = ptx::multiply_bf16x2(bf16x2_from_e4m3(pair(i)), scale);
+  uint32_t carries = 0;  // into the sign, from NaN alone
 #pragma unroll
   for (int i = 0; i < kWords; ++i) carries |= (bytes[i] & 0x7f7f7f7fu) + 0x01010101u;
   if ((carries & 0x80808080u) == 0) return;
@@ -64,11 +53,11 @@ __device__ inline void dequantise(const uint32_t (&bytes)[kWords], const Multipl
 }
 
 /// Sixteen bytes to two chunks of eight bf16.
-__device__ inline void dequantise(const uint4& bytes, const Multipliers& multipliers, uint4* first,
+__device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4* first,
                                   uint4* second) {
   const uint32_t words[] = {bytes.x, bytes.y, bytes.z, bytes.w};
   uint32_t values[8];
-  dequantise(words, multipliers, values);
+  dequantise(words, scale_byte, values);
   *first = {values[0], values[1], values[2], values[3]};
   *second = {values[4], values[5], values[6], values[7]};
 }

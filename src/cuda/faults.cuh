@@ -4,6 +4,7 @@
 
 #include "core/faults.hpp"
 #include "core/work.hpp"
+#include "cuda/attend.hpp"
 #include "cuda/memory.hpp"
 
 namespace steady::cuda {
@@ -23,6 +24,14 @@ __device__ inline void add(const FaultSeen& more, SharedFault* fault) {
     atomicExch(&fault->lock, 0);
     done = true;
   }
+}
+
+/// A slot outside its pool, at `position` of the row's slots in `scope`.
+__device__ inline void log_stray(const LayerCall& call, int row, int scope, int position,
+                                 int32_t slot) {
+  add({1, *call.tables.layer, call.layer.kind, scope, row / call.queries, row % call.queries,
+       position, slot},
+      &call.tables.faults->stray_slot);
 }
 
 }  // namespace steady::cuda

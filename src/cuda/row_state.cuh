@@ -31,6 +31,25 @@ __device__ inline void write_lse(const LayerCall& call, const Finished& finished
     layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
 }
 
+/// Eight bf16 of a query, which may lie at any address of an element.
+__device__ inline uint4 read_chunk(const uint16_t* q) {
+  if (reinterpret_cast<uintptr_t>(q) % sizeof(uint4) == 0)
+    return *reinterpret_cast<const uint4*>(q);
+  const auto pair = [&](int i) { return q[i] | static_cast<uint32_t>(q[i + 1]) << 16; };
+  return {pair(0), pair(2), pair(4), pair(6)};
+}
+
+/// The same for an answer.
+__device__ inline void write_chunk(uint16_t* out, const uint4& chunk) {
+  if (reinterpret_cast<uintptr_t>(out) % sizeof(uint4) == 0) {
+    *reinterpret_cast<uint4*>(out) = chunk;
+    return;
+  }
+  const uint32_t pairs[] = {chunk.x, chunk.y, chunk.z, chunk.w};
+#pragma unroll
+  for (int i = 0; i < 8; ++i) out[i] = static_cast<uint16_t>(pairs[i / 2] >> (16 * (i % 2)));
+}
+
 /// A partial lies in the workspace by its number: a part's own first, then the slots.
 __device__ inline SoftmaxState* partial_states(const LayerCall& call, int partial) {
   return call.tables.states + static_cast<int64_t>(partial) * call.heads;

@@ -47,10 +47,10 @@ class TileLoader {
     const Pool& pool = call_.layer.scopes[scope];
     Raw kind = Raw::kNothing;
     if (position_ < end_) {
-      if (slot_ >= 0 && slot_ < pool.page_count * pool.shape.page_tokens) {
+      if (pool.has(slot_)) {
         kind = copy(pool);
       } else if (logs_ && slot_ != -1 && lane() == 0) {
-        log_stray(scope);
+        log_stray(call_, row_, scope, scope == 0 ? position_ : position_ - window_, slot_);
       }
     }
     if (lane() == 0) *kind_ = kind;
@@ -70,7 +70,7 @@ class TileLoader {
       for (int c = lane(); c < STEADY_FP8_DATA_BYTES / kChunkBytes; c += kThreadsAToken) {
         if (c < kNopeChunks) {
           const uint8_t scale = scales[c * kChunkBytes / STEADY_FP8_SCALE_GROUP];
-          steady::cuda::dequantise(chunks[c], multipliers_of(scale), &out[2 * c], &out[2 * c + 1]);
+          steady::cuda::dequantise(chunks[c], scale, &out[2 * c], &out[2 * c + 1]);
         } else {
           out[kNopeChunks + c] = chunks[c];
         }
@@ -99,12 +99,9 @@ class TileLoader {
   }
 
   __device__ Raw copy(const Pool& pool) const {
-    const int32_t page_tokens = pool.shape.page_tokens, token_in_page = slot_ % page_tokens;
-    const uint8_t* page = pool.pages + slot_ / page_tokens * pool.page_stride_bytes;
-    const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
-    const uint8_t* data = page + steady_data_offset(pool.shape.format, token_in_page);
+    const auto [format, data, scales] = pool.token(slot_);
+    const bool fp8 = format == STEADY_CACHE_FP8;
     const int bytes = fp8 ? STEADY_FP8_DATA_BYTES : STEADY_BF16_TOKEN_BYTES;
-    const uint8_t* scales = page + steady_fp8_scales_offset(page_tokens, token_in_page);
     const bool aligned = (reinterpret_cast<uintptr_t>(data) % kChunkBytes |
                           reinterpret_cast<uintptr_t>(scales) % STEADY_FP8_SCALE_BYTES) == 0;
     if (aligned) {
@@ -117,13 +114,6 @@ class TileLoader {
       if (fp8 && lane() < STEADY_FP8_SCALES) raw_[STEADY_FP8_DATA_BYTES + lane()] = scales[lane()];
     }
     return fp8 ? Raw::kFp8 : Raw::kBf16;
-  }
-
-  __device__ void log_stray(int scope) const {
-    const int position = scope == 0 ? position_ : position_ - window_;
-    add({1, *call_.tables.layer, call_.layer.kind, scope, row_ / call_.queries,
-         row_ % call_.queries, position, slot_},
-        &call_.tables.faults->stray_slot);
   }
 
   const LayerCall& call_;

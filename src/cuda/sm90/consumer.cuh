@@ -72,13 +72,6 @@ class Consumer {
     sync_both();
   }
 
-  __device__ static Chunk read_chunk(const uint16_t* q) {
-    if (reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0)
-      return *reinterpret_cast<const Chunk*>(q);
-    const auto pair = [&](int i) { return q[i] | static_cast<uint32_t>(q[i + 1]) << 16; };
-    return {pair(0), pair(2), pair(4), pair(6)};
-  }
-
   __device__ void begin_unit() {
 #pragma unroll
     for (auto& block : sums_) {
@@ -433,14 +426,7 @@ class Consumer {
       uint16_t* out = layer.out +
                       row_offset(layer.out_strides, call_.queries, row, first_head() + head) +
                       chunk * kChunkDims;
-      const Chunk answer = *shared_.q[chunk / kBlockChunks].at(head, chunk % kBlockChunks);
-      if (reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0) {
-        *reinterpret_cast<Chunk*>(out) = answer;
-      } else {
-        const uint32_t pairs[] = {answer.x, answer.y, answer.z, answer.w};
-        for (int e = 0; e < kChunkDims; ++e)
-          out[e] = static_cast<uint16_t>(pairs[e / 2] >> (16 * (e % 2)));
-      }
+      write_chunk(out, *shared_.q[chunk / kBlockChunks].at(head, chunk % kBlockChunks));
     }
   }
 

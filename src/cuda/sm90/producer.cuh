@@ -18,7 +18,7 @@ static_assert(kNopeChunks * STEADY_FP8_SCALE_GROUP == STEADY_NOPE_DIM,
               "the four lanes' chunks of one step share a scale");
 
 /// A token on its way.
-struct Token {
+struct Fetched {
   enum class Kind : uint8_t { kNothing, kFp8, kSlow };
   Kind kind;
   uint8_t scope;
@@ -90,52 +90,42 @@ class Producer {
 
   /// Begins to fetch token `own` of the tile whose slots have been read.
   __device__ void load(int own) {
-    Token& to = tokens_[own];
-    to.kind = Token::Kind::kNothing;
+    Fetched& to = tokens_[own];
+    to.kind = Fetched::Kind::kNothing;
     to.slot = slots_[own];
     if (to.slot == kHole) return;
     const int position = begin_ + token(own);
     to.scope = static_cast<uint8_t>(scope_of(position));
     const Pool& pool = call_.layer.scopes[to.scope];
-    if (to.slot < 0 || to.slot >= pool.page_count * pool.shape.page_tokens) {
-      if (logs_ && quarter() == 0) log_stray(to, position_in_scope(position));
+    if (!pool.has(to.slot)) {
+      if (logs_ && quarter() == 0)
+        log_stray(call_, row_, to.scope, position_in_scope(position), to.slot);
       return;
     }
-    to.kind = Token::Kind::kSlow;
+    to.kind = Fetched::Kind::kSlow;
     if (pool.shape.format != STEADY_CACHE_FP8) return;
-    const Place place = find(to);
+    const Token place = pool.token(to.slot);
     const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                           reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
     if (!aligned) return;
-    to.kind = Token::Kind::kFp8;
+    to.kind = Fetched::Kind::kFp8;
     to.raw_scales = *reinterpret_cast<const uint2*>(place.scales);
     const auto* chunks = reinterpret_cast<const uint4*>(place.data) + quarter();
 #pragma unroll
     for (int i = 0; i < kFp8Chunks; ++i) to.raw[i] = chunks[i * kLanesAToken];
   }
 
-  struct Place {
-    const uint8_t *data, *scales;
-  };
-  __device__ Place find(const Token& token) const {
-    const Pool& pool = call_.layer.scopes[token.scope];
-    const int32_t page_tokens = pool.shape.page_tokens, in_page = token.slot % page_tokens;
-    const uint8_t* page = pool.pages + token.slot / page_tokens * pool.page_stride_bytes;
-    return {page + steady_data_offset(pool.shape.format, in_page),
-            page + steady_fp8_scales_offset(page_tokens, in_page)};
-  }
-
   /// Writes this lane's share of the token as bf16.
   __device__ void store(int buffer, int own) {
-    const Token& from = tokens_[own];
+    const Fetched& from = tokens_[own];
     const int row = token(own);
     Block<kTokens>* blocks = shared_.tokens[buffer];
-    if (quarter() == 0) shared_.named[buffer][row] = from.kind != Token::Kind::kNothing;
-    if (from.kind == Token::Kind::kFp8) {
+    if (quarter() == 0) shared_.named[buffer][row] = from.kind != Fetched::Kind::kNothing;
+    if (from.kind == Fetched::Kind::kFp8) {
 #pragma unroll
       for (int i = 0; i < kNopeChunks; ++i) {
         const uint32_t four_scales = i < 4 ? from.raw_scales.x : from.raw_scales.y;
-        dequantise(from.raw[i], multipliers_of(four_scales >> (8 * (i % 4)) & 0xff),
+        dequantise(from.raw[i], four_scales >> (8 * (i % 4)) & 0xff,
                    blocks[i].at(row, 2 * quarter()), blocks[i].at(row, 2 * quarter() + 1));
       }
 #pragma unroll
@@ -148,9 +138,9 @@ class Producer {
   }
 
   /// Tokens of bf16, tokens at odd addresses, and zeros for what no slot names.
-  __device__ void store_slowly(const Token& from, Block<kTokens>* blocks, int row) const {
-    const bool named = from.kind != Token::Kind::kNothing;
-    const Place place = named ? find(from) : Place{nullptr, nullptr};
+  __device__ void store_slowly(const Fetched& from, Block<kTokens>* blocks, int row) const {
+    const bool named = from.kind != Fetched::Kind::kNothing;
+    const Token place = named ? call_.layer.scopes[from.scope].token(from.slot) : Token{};
     const bool fp8 = named && call_.layer.scopes[from.scope].shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
     for (int chunk = quarter(); chunk < kHeadDim / kChunkDims; chunk += kLanesAToken) {
@@ -158,22 +148,21 @@ class Producer {
       if (fp8) {
         values = read_fp8_chunk(place, chunk);
       } else if (named) {
-        values = read_chunk(place.data + chunk * sizeof(Chunk));
+        values = read_bytes(place.data + chunk * sizeof(Chunk));
       }
       *blocks[chunk / kBlockChunks].at(row, chunk % kBlockChunks) = values;
     }
   }
 
-  __device__ static Chunk read_fp8_chunk(const Place& place, int chunk) {
+  __device__ static Chunk read_fp8_chunk(const Token& place, int chunk) {
     constexpr int kNopeHalves = STEADY_NOPE_DIM / kChunkDims;
     if (chunk >= kNopeHalves) {
-      return read_chunk(place.data + STEADY_NOPE_DIM + (chunk - kNopeHalves) * sizeof(Chunk));
+      return read_bytes(place.data + STEADY_NOPE_DIM + (chunk - kNopeHalves) * sizeof(Chunk));
     }
     const uint8_t* bytes = place.data + chunk * kChunkDims;
     const uint32_t words[] = {read_word(bytes), read_word(bytes + 4)};
     uint32_t values[4];
-    dequantise(words, multipliers_of(place.scales[chunk * kChunkDims / STEADY_FP8_SCALE_GROUP]),
-               values);
+    dequantise(words, place.scales[chunk * kChunkDims / STEADY_FP8_SCALE_GROUP], values);
     return {values[0], values[1], values[2], values[3]};
   }
 
@@ -181,16 +170,10 @@ class Producer {
     return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | static_cast<uint32_t>(bytes[3]) << 24;
   }
 
-  __device__ static Chunk read_chunk(const uint8_t* bytes) {
+  __device__ static Chunk read_bytes(const uint8_t* bytes) {
     if (reinterpret_cast<uintptr_t>(bytes) % sizeof(Chunk) == 0)
       return *reinterpret_cast<const Chunk*>(bytes);
     return {read_word(bytes), read_word(bytes + 4), read_word(bytes + 8), read_word(bytes + 12)};
-  }
-
-  __device__ void log_stray(const Token& token, int position) const {
-    add({1, *call_.tables.layer, call_.layer.kind, token.scope, row_ / call_.queries,
-         row_ % call_.queries, position, token.slot},
-        &call_.tables.faults->stray_slot);
   }
 
   const LayerCall& call_;
@@ -200,7 +183,7 @@ class Producer {
   // Of the tile whose bytes are loaded next.
   int row_ = 0, begin_ = 0, window_ = 0;
   int32_t slots_[kOwnTokens];
-  Token tokens_[kOwnTokens];
+  Fetched tokens_[kOwnTokens];
 };
 
 }  // namespace steady::cuda::sm90
