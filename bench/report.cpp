@@ -116,9 +116,8 @@ void print_table(const Setting& setting, const std::vector<Result>& results) {
   std::cout << cli::strong(lines[0]) << "\n";
   for (size_t i = 1; i < lines.size(); ++i) std::cout << lines[i] << "\n";
   std::cout << format(
-      "backend %s (%s), %d threads; medians of captured steps of %d layer%s, for each layer; GB/s "
-      "of "
-      "unique bytes: tokens, queries, answers\n"
+      "backend %s (%s), %d threads; medians of captured steps of %d layer%s, for each layer;\n"
+      "GB/s of unique bytes: tokens, queries, answers\n"
       "roof: the larger of flop at %.0f GFLOP/s and those bytes at %.1f GB/s, as measured (%s)\n",
       setting.backend.name, setting.backend.detail, setting.threads, setting.layers,
       setting.layers == 1 ? "" : "s", setting.roof.product_gflop_per_s, setting.roof.copy_gb_per_s,

@@ -3,6 +3,7 @@
 #include "calls.hpp"
 
 #include "fail.hpp"
+#include "steady/steady.hpp"
 
 namespace nb = nanobind;
 
@@ -174,10 +175,7 @@ void decode_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace,
 
 nb::list backends() {
   nb::list all;
-  steady_backend_info info = {};
-  info.struct_size = sizeof info;
-  for (int32_t i = 0; i < steady_backend_count(); ++i) {
-    check(steady_describe_backend(i, &info));
+  for (const steady_backend_info& info : steady::describe_backends()) {
     nb::dict backend;
     backend["name"] = info.name;
     backend["usable"] = info.usable != 0;

@@ -2,6 +2,7 @@
 // An engine's shape in, engine, workspace, stream and graph as owners of the library's handles out.
 #include "fail.hpp"
 #include "objects.hpp"
+#include "steady/steady.hpp"
 
 namespace nb = nanobind;
 
@@ -17,10 +18,7 @@ Engine::~Engine() {
 }
 
 std::string Engine::backend_name() const {
-  steady_backend_info info = {};
-  info.struct_size = sizeof info;
-  for (int32_t i = 0; i < steady_backend_count(); ++i) {
-    check(steady_describe_backend(i, &info));
+  for (const steady_backend_info& info : steady::describe_backends()) {
     if (info.backend == steady_engine_backend(handle_)) return info.name;
   }
   return {};

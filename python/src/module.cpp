@@ -9,6 +9,7 @@
 #include "docs.hpp"
 #include "fail.hpp"
 #include "objects.hpp"
+#include "steady/steady.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -21,10 +22,7 @@ constexpr double kSoftmaxScale = 0.04419417382415922;  // 512^-0.5, DeepSeek-V4'
 steady_backend backend_named(const std::string& name) {
   if (name == "auto") return STEADY_AUTO;
   std::string known = "auto";
-  steady_backend_info info = {};
-  info.struct_size = sizeof info;
-  for (int32_t i = 0; i < steady_backend_count(); ++i) {
-    check(steady_describe_backend(i, &info));
+  for (const steady_backend_info& info : steady::describe_backends()) {
     if (name == info.name) return info.backend;
     known += std::string(", ") + info.name;
   }

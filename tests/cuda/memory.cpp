@@ -7,6 +7,8 @@
 
 #include <new>
 
+#include "tests/cuda/device.hpp"
+
 namespace steady::test {
 namespace {
 
@@ -20,10 +22,7 @@ class PageLocked final : public std::pmr::memory_resource {
   bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
 };
 
-bool has_device() {
-  int count = 0;
-  return cudaGetDeviceCount(&count) == cudaSuccess && count > 0;
-}
+bool has_device() { return why_no_device().empty(); }
 
 std::pmr::memory_resource& choose() {
   if (!has_device()) return *std::pmr::new_delete_resource();

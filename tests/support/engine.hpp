@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "steady/device.h"
@@ -25,23 +26,25 @@ struct GraphDestroyer {
 };
 using Graph = std::unique_ptr<steady_graph, GraphDestroyer>;
 
-inline steady_backend_info info_of(steady_backend backend) {
+// None if this build has no such backend.
+inline std::optional<steady_backend_info> find_info(steady_backend backend) {
   steady_backend_info info = {};
   info.struct_size = sizeof(info);
   for (int32_t i = 0; steady_describe_backend(i, &info) == STEADY_OK; ++i) {
     if (info.backend == backend) return info;
   }
-  ADD_FAILURE() << "this build has no backend " << backend;
-  return {};
+  return std::nullopt;
+}
+
+inline steady_backend_info info_of(steady_backend backend) {
+  const auto info = find_info(backend);
+  if (!info) ADD_FAILURE() << "this build has no backend " << backend;
+  return info.value_or(steady_backend_info{});
 }
 
 inline bool has_usable_device() {
-  steady_backend_info info = {};
-  info.struct_size = sizeof(info);
-  for (int32_t i = 0; steady_describe_backend(i, &info) == STEADY_OK; ++i) {
-    if (info.backend == STEADY_CUDA) return info.usable != 0;
-  }
-  return false;
+  const auto info = find_info(STEADY_CUDA);
+  return info && info->usable != 0;
 }
 
 // None where the machine cannot run the backend: a fixture is made before its test is skipped.
