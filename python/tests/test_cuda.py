@@ -19,8 +19,7 @@ def allocations():
 def captured(call, engine, workspace):
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
     return graph
 
 
@@ -43,8 +42,7 @@ def test_a_captured_step_follows_lengths_slots_and_queries_in_place():
         graph.replay()
         call.expect(call.out, call.lse)
         replayed, replayed_lse = call.out.clone(), call.lse.clone()
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
         assert torch.equal(call.out, replayed) and torch.equal(call.lse, replayed_lse)
 
 
@@ -62,12 +60,10 @@ def test_plan_and_decode_allocate_nothing_eager_or_replayed():
     call = make_case(3, "cuda", **SHAPES)
     engine = call.engine()
     workspace = engine.workspace()
-    call.plan(engine, workspace)
-    call.decode(engine, workspace)
+    call.run(engine, workspace)
     before = allocations()
     for _ in range(10):
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
     assert allocations() == before
     graph = captured(call, engine, workspace)
     before = allocations()
@@ -80,8 +76,7 @@ def test_a_call_on_a_side_stream_waits_for_that_stream_and_no_other():
     call = make_case(4, "cuda", **SHAPES)
     engine = call.engine()
     workspace = engine.workspace()
-    call.plan(engine, workspace)
-    call.decode(engine, workspace)
+    call.run(engine, workspace)
     expected = call.out.clone()
     q, side = call.q.clone(), torch.cuda.Stream()
     torch.cuda.synchronize()
@@ -90,8 +85,7 @@ def test_a_call_on_a_side_stream_waits_for_that_stream_and_no_other():
         call.out.fill_(float("nan"))
         torch.cuda._sleep(200_000_000)  # the copy comes late
         call.q.copy_(q)
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
         assert not side.query()  # the host did not wait
         answer = call.out + 0
     assert torch.cuda.current_stream().query()  # the default stream has nothing to do with it
@@ -106,8 +100,7 @@ def test_a_step_captured_on_a_side_stream_may_be_replayed_on_another():
     side = torch.cuda.Stream()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=side):
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
     graph.replay()
     call.expect(call.out, call.lse)
 
@@ -134,8 +127,7 @@ def test_two_devices_each_compute_their_own():
     for call in (*calls, *reversed(calls)):  # whichever device is the current one
         engine = call.engine()
         workspace = engine.workspace()
-        call.plan(engine, workspace)
-        call.decode(engine, workspace)
+        call.run(engine, workspace)
         call.expect(call.out, call.lse)
     with torch.cuda.device(1):
         out, _ = door.attend(calls[0].q, calls[0].window.pool)

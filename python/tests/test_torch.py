@@ -22,8 +22,7 @@ def test_the_operators_answer_as_the_definition_says(device):
     call = make_case(1, device, **SHAPES)
     engine = call.engine()
     workspace = engine.workspace()
-    call.plan(engine, workspace)
-    call.decode(engine, workspace)
+    call.run(engine, workspace)
     call.expect(call.out, call.lse)
 
 
@@ -32,8 +31,7 @@ def test_the_operators_have_the_bits_of_the_arrays_door():
     out, lse = call.case.run()
     engine = call.engine()
     workspace = engine.workspace()
-    call.plan(engine, workspace)
-    call.decode(engine, workspace)
+    call.run(engine, workspace)
     np.testing.assert_array_equal(torch_cases.to_numpy(call.out), out)
     np.testing.assert_array_equal(torch_cases.to_numpy(call.lse), lse)
 

@@ -90,6 +90,10 @@ class TorchCase:
             sink=self.sink,
         )
 
+    def run(self, engine, workspace):
+        self.plan(engine, workspace)
+        self.decode(engine, workspace)
+
     def expect(self, out, lse, empty=-np.inf):
         """The definition's answer, at the lengths, slots and queries that the tensors hold."""
         case = self.case
