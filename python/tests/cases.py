@@ -101,7 +101,7 @@ class Case:
         self.out = poisoned(self.q.shape, np.uint16)
         self.lse = poisoned(self.q.shape[:3], np.float32)
 
-    def engine(self, **options):
+    def engine(self, backend="cpu", **options):
         _, queries, heads, _ = self.q.shape
         return steady.Engine(
             heads,
@@ -110,6 +110,7 @@ class Case:
             queries=queries,
             max_batch=len(self.q),
             softmax_scale=self.softmax_scale,
+            backend=backend,
             **options,
         )
 

@@ -33,7 +33,8 @@ def options():
     parser.add_argument("--stride", type=int, default=1, help="run every N-th case")
     parser.add_argument("--offset", type=int, default=0, help="begin at case N")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no case later")
-    parser.add_argument("--most-tokens", type=int, help="skip cases of more slots in all")
+    parser.add_argument("--least-tokens", type=int, default=0, help="skip cases of fewer slots in all")
+    parser.add_argument("--most-tokens", type=int, default=sys.maxsize, help="or of more")
     chosen = parser.parse_args()
     if not (chosen.folder / "test_flash_mla_sparse_decoding.py").is_file():
         parser.error(f"{chosen.folder} holds no test_flash_mla_sparse_decoding.py")
@@ -88,10 +89,8 @@ def main():
     cases = [
         dataclasses.replace(case, num_runs=0, seed=number)
         for number, case in enumerate(everything)
-        if case.d_qk == steady.HEAD_DIM
+        if case.d_qk == steady.HEAD_DIM and chosen.least_tokens <= slots(case) <= chosen.most_tokens
     ]
-    if chosen.most_tokens is not None:
-        cases = [case for case in cases if slots(case) <= chosen.most_tokens]
     cases = cases[chosen.offset :: chosen.stride]
     counts = collections.Counter(passed=0, failed=0)
     begin = time.monotonic()

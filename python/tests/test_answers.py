@@ -209,7 +209,7 @@ def test_the_five_lines_of_the_readme():
     q, out, lengths = case.q, cases.poisoned(case.q.shape, np.uint16), case.window.lengths
     pages, slots = case.window.pool
 
-    engine = steady.Engine(heads=64, window=steady.PoolShape(64, 128), max_batch=8)
+    engine = steady.Engine(heads=64, window=steady.PoolShape(64, 128), max_batch=8, backend="cpu")
     workspace, step = steady.Workspace(engine), steady.Step(engine, 8, lengths)
     layer = steady.Layer(engine, q, out, window=steady.Pool(pages, slots))
     engine.plan(workspace, step)

@@ -135,7 +135,7 @@ def test_missing_tensors_are_refused(case):
 
 
 def test_a_pool_that_the_engine_does_not_have_is_refused(case):
-    engine = steady.Engine(4, case.window.shape, queries=2, max_batch=3)
+    engine = steady.Engine(4, case.window.shape, queries=2, max_batch=3, backend="cpu")
     words = ["compressed pages are given", "no such pool"]
     refused(
         words, steady.Layer, engine, case.q, case.out, case.window.pool, case.compressed.pool

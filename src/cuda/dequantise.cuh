@@ -15,13 +15,23 @@ __device__ inline uint32_t bf16x2_from_ue8m0(uint32_t byte) {
   return bits | bits << 16;
 }
 
-/// Two e4m3 bytes, each in the upper half of 16 bits, as unscaled bf16. Moving exponent and
-/// mantissa to their places leaves a value 2^120 too small, the difference of the biases; the
-/// product mends that, subnormals included.
+/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small: exponent and
+/// mantissa moved to their places, where the biases differ by 120.
+__device__ inline uint32_t tiny_magnitude(uint32_t bytes) { return (bytes >> 4) & 0x07f007f0u; }
+__device__ inline uint32_t tiny_from_e4m3(uint32_t bytes) {
+  return (bytes & 0x80008000u) | tiny_magnitude(bytes);
+}
+
+/// The same, unscaled. The product mends the 2^120, subnormals included.
 __device__ inline uint32_t bf16x2_from_e4m3(uint32_t bytes) {
   constexpr uint32_t kTwoTo120 = 0x7b807b80u;
-  const uint32_t bits = (bytes & 0x80008000u) | ((bytes >> 4) & 0x07f007f0u);
-  return ptx::multiply_bf16x2(bits, kTwoTo120);
+  return ptx::multiply_bf16x2(tiny_from_e4m3(bytes), kTwoTo120);
+}
+
+/// Word `i` of `words`' bytes as pairs, each byte in the upper half of 16 bits.
+template <int kWords>
+__device__ inline uint32_t pair_of(const uint32_t (&words)[kWords], int i) {
+  return __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
 }
 
 /// NaN bytes (0x7f, 0xff) would have come out as ±480.
@@ -37,19 +47,16 @@ __device__ inline uint32_t keep_nan(uint32_t values, uint32_t bytes) {
 template <int kWords>
 __device__ inline void dequantise(const uint32_t (&bytes)[kWords], uint32_t scale_byte,
                                   uint32_t (&values)[2 * kWords]) {
-  const auto pair = [&](int i) {  // the i-th two bytes, each in the upper half of 16 bits
-    return __byte_perm(bytes[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
-  };
   const uint32_t scale = bf16x2_from_ue8m0(scale_byte);
 #pragma unroll
   for (int i = 0; i < 2 * kWords; ++i)
-    values[i] = ptx::multiply_bf16x2(bf16x2_from_e4m3(pair(i)), scale);
+    values[i] = ptx::multiply_bf16x2(bf16x2_from_e4m3(pair_of(bytes, i)), scale);
   uint32_t carries = 0;  // into the sign, from NaN alone
 #pragma unroll
   for (int i = 0; i < kWords; ++i) carries |= (bytes[i] & 0x7f7f7f7fu) + 0x01010101u;
   if ((carries & 0x80808080u) == 0) return;
 #pragma unroll
-  for (int i = 0; i < 2 * kWords; ++i) values[i] = keep_nan(values[i], pair(i));
+  for (int i = 0; i < 2 * kWords; ++i) values[i] = keep_nan(values[i], pair_of(bytes, i));
 }
 
 /// Sixteen bytes to two chunks of eight bf16.
@@ -61,5 +68,46 @@ __device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4
   *first = {values[0], values[1], values[2], values[3]};
   *second = {values[4], values[5], values[6], values[7]};
 }
+
+/// The common case, in fewer steps: no NaN among the bytes, and scales so small that 2^120 times each
+/// is still a bf16, as they are for any cache whose values stay below 2^16.
+class PlainDequantiser {
+ public:
+  /// `scales` are a token's seven scale bytes and one that means nothing.
+  __device__ explicit PlainDequantiser(const uint2& scales)
+      : scales_(scales),
+        large_scales_(large(scales.x) | large(scales.y & 0x00ffffffu)) {}
+
+  /// Sixteen bytes of group `group` to two chunks of eight bf16.
+  __device__ void operator()(const uint4& bytes, int group, uint4* first, uint4* second) {
+    const uint32_t words[] = {bytes.x, bytes.y, bytes.z, bytes.w};
+    const uint32_t scale = (group < 4 ? scales_.x : scales_.y) >> (8 * (group % 4)) & 0xff;
+    const uint32_t factor = scale * 0x00800080u + 0x3c003c00u;  // 2^(scale - 127 + 120), twice
+    uint32_t values[8];
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t pair = pair_of(words, i);
+      values[i] = ptx::multiply_bf16x2(tiny_from_e4m3(pair), factor);
+      largest_ = ptx::max_u16x2(largest_, tiny_magnitude(pair));
+    }
+    *first = {values[0], values[1], values[2], values[3]};
+    *second = {values[4], values[5], values[6], values[7]};
+  }
+
+  /// Whether all that was made is right. Otherwise it is to be made again, by dequantise().
+  __device__ bool was_plain() const {
+    constexpr uint32_t kNan = 0x07f0u;
+    return large_scales_ == 0 && (largest_ & 0xffffu) != kNan && largest_ >> 16 != kNan;
+  }
+
+ private:
+  /// Not zero if one of the four bytes is above 134.
+  __device__ static uint32_t large(uint32_t bytes) {
+    return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
+  }
+
+  uint2 scales_;
+  uint32_t large_scales_, largest_ = 0;
+};
 
 }  // namespace steady::cuda

@@ -48,14 +48,11 @@ __device__ inline void fence_shared_writes() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
-/// Gives up registers of this warpgroup, or takes them.
-template <int kRegisters>
-__device__ inline void give_registers() {
-  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
-}
-template <int kRegisters>
-__device__ inline void take_registers() {
-  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+/// From so many registers a thread of this warpgroup to so many, in steps of eight.
+template <int kFrom, int kTo>
+__device__ inline void change_registers() {
+  if constexpr (kTo < kFrom) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kTo));
+  if constexpr (kTo > kFrom) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kTo));
 }
 
 /// Four 8×8 matrices of 16-bit elements, each stored transposed; lane l gives the address of row

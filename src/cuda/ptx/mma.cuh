@@ -35,10 +35,10 @@ __device__ inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
-/// 2^x to 2 ulp; 0 for -inf.
+/// 2^x to 2 ulp; 0 for -inf and where it is no normal number.
 __device__ inline float exp2_approximate(float x) {
   float result;
-  asm("ex2.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
   return result;
 }
 
@@ -50,5 +50,8 @@ __device__ inline uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
       : "r"(a), "r"(b));
   return result;
 }
+
+/// The larger of each two 16-bit integers.
+__device__ inline uint32_t max_u16x2(uint32_t a, uint32_t b) { return __vmaxu2(a, b); }
 
 }  // namespace steady::cuda::ptx

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One
-// block does a part's units for a group of heads: one warpgroup brings tokens, two attend to them.
+// block does a part's units for a group of heads: one or two warpgroups bring tokens, two attend to
+// them.
 #include "cuda/sm90/attend.hpp"
 
 #include <iterator>
@@ -17,39 +18,37 @@ namespace {
 template <int kHeads>
 constexpr int kRegistersAtFirst = 65536 / kThreads<kHeads> / 8 * 8;
 template <int kHeads>
-constexpr int kConsumerRegisters = kProducerGroups<kHeads> == 1 ? 200 : 152;
-constexpr int kProducerRegisters = 104;
+constexpr int kConsumerRegisters = kProducerGroups<kHeads> == 1 ? 192 : 216;
+template <int kHeads>
+constexpr int kProducerRegisters = kProducerGroups<kHeads> == 1 ? 120 : 144;
 
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads<kHeads>, 1)
     attend_kernel(const __grid_constant__ LayerCall call) {
+  // It may be garbage until the plan is known to be there, but it is there to be read.
+  const PartRange range = call.tables.plan.parts[blockIdx.x];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  static_assert(kConsumerGroups * kConsumerRegisters<kHeads> +
-                    kProducerGroups<kHeads> * kProducerRegisters <=
-                (kConsumerGroups + kProducerGroups<kHeads>)*kRegistersAtFirst<kHeads>);
+  static_assert(kConsumerGroups<kHeads> * kConsumerRegisters<kHeads> +
+                    kProducerGroups<kHeads> * kProducerRegisters<kHeads> <=
+                (kConsumerGroups<kHeads> + kProducerGroups<kHeads>)*kRegistersAtFirst<kHeads>);
   auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
   if (threadIdx.x == 0) {
     for (int buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.full[buffer], kProducerGroups<kHeads> * kWarps);
-      ptx::init_barrier(&shared.empty[buffer], kConsumerGroups * kWarps);
+      ptx::init_barrier(&shared.empty[buffer], kConsumerGroups<kHeads> * kWarps);
     }
   }
   __syncthreads();
-  switch (threadIdx.x / kGroupThreads) {
-    case 0:
-      ptx::take_registers<kConsumerRegisters<kHeads>>();
-      Consumer<kHeads, true>(call, shared).part();
-      break;
-    case 1:
-      ptx::take_registers<kConsumerRegisters<kHeads>>();
-      Consumer<kHeads, false>(call, shared).part();
-      break;
-    default:
-      ptx::give_registers<kProducerRegisters>();
-      Producer<kHeads>(call, shared).part();
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  if (group >= kConsumerGroups<kHeads>) {
+    ptx::change_registers<kRegistersAtFirst<kHeads>, kProducerRegisters<kHeads>>();
+    Producer<kHeads>(call, range, shared).part();
+  } else {
+    ptx::change_registers<kRegistersAtFirst<kHeads>, kConsumerRegisters<kHeads>>();
+    Consumer<kHeads>(call, range, shared, group).part();
   }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens in, answers of whole rows and partials of split rows out: the work of two
-// warpgroups. The leader scores a tile and turns scores into weights; both weigh its values, each
-// one half of the vector. Heads are the columns of all products, so that no head is padded to 64.
+// Tiles of tokens in, answers of whole rows and partials of split rows out: the work of a warpgroup
+// for its share of a block's heads. Two warpgroups need nothing of each other, so that one's products
+// run while the other turns scores into weights. Heads are the columns of all products, so that no
+// head is padded to 64.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,69 +16,97 @@
 
 namespace steady::cuda::sm90 {
 
-template <int kHeads, bool kLeader>
+template <int kHeads>
 class Consumer {
  public:
-  __device__ Consumer(const LayerCall& call, Shared<kHeads>& shared)
-      : call_(call), shared_(shared) {}
+  /// Group 0 or 1 of the block's.
+  __device__ Consumer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared,
+                      int group)
+      : call_(call),
+        range_(range),
+        shared_(shared),
+        group_(group),
+        first_own_(group * kOwnHeads),
+        thread_(static_cast<int>(threadIdx.x) % kGroupThreads) {}
 
   /// All tiles of this part.
   __device__ void part() {
     int step = 0;
-    for (TileCursor tile(call_); tile.valid(); tile.advance(), ++step) {
+    for (TileCursor tile(call_, range_); tile.valid(); tile.advance(), ++step) {
+      // What follows from it is computed again for each tile: keeping it all takes more registers
+      // than there are.
+      thread_ = ptx::opaque(thread_);
       if (tile.first_of_row_here()) load_queries(tile.row());
+      const int buffer = step % kBuffers;
       if (tile.first_of_unit()) begin_unit();
-      const bool empty_row = tile.begin() >= tile.unit_end();
-      empty_row ? skip(step % kBuffers, parity(step)) : attend(step % kBuffers, parity(step));
+      if (tile.begin() >= tile.unit_end()) {
+        skip(buffer, parity(step));
+      } else {
+        attend(buffer, parity(step), tile.first_of_unit());
+      }
       if (tile.last_of_unit()) end_unit(tile);
     }
   }
 
  private:
-  static constexpr int kPairs = kHeads / 8;  // of columns that a lane has in a product
-  static constexpr int kSums = kHeads / 2;   // of a lane in a product
-  static constexpr int kHalfBlocks = kBlocks / 2;
-  static constexpr int kBothThreads = 2 * kGroupThreads;
-  static constexpr int kBoth = 1, kLeaders = 2;  // named barriers
-  static constexpr float kLog2e = 1.44269504088896340736f;
+  static constexpr int kOwnHeads = kHeads / kConsumerGroups<kHeads>;
+  static constexpr int kPairs = kOwnHeads / 8;  // of columns that a lane has in a product
+  static constexpr int kSums = kOwnHeads / 2;   // of a lane in a product
+  static constexpr int kVectorChunks = kHeadDim / kChunkDims;
+  static constexpr int kHeadStep = kGroupThreads / kVectorChunks;  // from chunk to chunk of a thread
+  static constexpr int kBarrier = 1;                               // and the next: one for each group
+  static constexpr float kSlack = 8.0f;  // in steps of two by which scores may exceed the maximum
+  static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
-  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
-  __device__ static int thread_of_both() { return thread() + (kLeader ? 0 : kGroupThreads); }
-  __device__ static int warp() { return thread() / 32; }
-  __device__ static int lane() { return thread() % 32; }
+  __device__ int warp() const { return thread_ / 32; }
+  __device__ int lane() const { return thread_ % 32; }
   /// Of a lane's sums: row of the first, column of the first in block `j` of eight.
-  __device__ static int first_row() { return 16 * warp() + lane() / 4; }
-  __device__ static int column(int j) { return 8 * j + 2 * (lane() % 4); }
-  __device__ static int first_block() { return kLeader ? 0 : kHalfBlocks; }
-  __device__ static void sync_both() { ptx::sync(kBoth, kBothThreads); }
+  __device__ int first_row() const { return 16 * warp() + lane() / 4; }
+  __device__ int column(int j) const { return 8 * j + 2 * (lane() % 4); }
+  /// The head whose state this thread keeps, if it keeps one.
+  __device__ bool keeps_state() const { return thread_ < kOwnHeads; }
+  __device__ int own_head() const { return first_own_ + thread_; }
+  __device__ void sync() const { ptx::sync(kBarrier + group_, kGroupThreads); }
 
-  __device__ int first_head() const { return static_cast<int>(blockIdx.y) * kHeads; }
-  __device__ int heads_here() const { return min(kHeads, call_.heads - first_head()); }
+  /// Of this group.
+  __device__ int first_head() const { return static_cast<int>(blockIdx.y) * kHeads + first_own_; }
+  __device__ int heads_here() const { return min(kOwnHeads, call_.heads - first_head()); }
+
+  /// A thread has one chunk of every kHeadStep-th head.
+  __device__ int first_chunk_head() const { return thread_ / kVectorChunks; }
+  __device__ int own_chunk() const { return thread_ % kVectorChunks; }
+  __device__ Chunk* chunk_of(int head) const {
+    return shared_.q[own_chunk() / kBlockChunks].at(first_own_ + head, own_chunk() % kBlockChunks);
+  }
 
   __device__ void load_queries(int row) {
-    sync_both();  // the answer of the row before may still lie there
+    constexpr int kChunks = kOwnHeads / kHeadStep;
+    constexpr int kAtOnce = kChunks % 8 == 0 ? 8 : kChunks % 6 == 0 ? 6 : kChunks;
     const Layer& layer = call_.layer;
-    constexpr int kChunks = kHeadDim / kChunkDims;
-    for (int i = thread_of_both(); i < kHeads * kChunks; i += kBothThreads) {
-      const int head = i / kChunks, chunk = i % kChunks;
-      Chunk values = {0, 0, 0, 0};
-      if (head < heads_here()) {
-        values = read_chunk(layer.q +
-                            row_offset(layer.q_strides, call_.queries, row, first_head() + head) +
-                            chunk * kChunkDims);
+    const uint16_t* q = layer.q +
+                        row_offset(layer.q_strides, call_.queries, row, first_head()) +
+                        own_chunk() * kChunkDims;
+    const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
+                         layer.q_strides.head % kChunkDims == 0;
+    sync();  // the answer of the row before may still lie there
+#pragma unroll 1
+    for (int first = first_chunk_head(); first < kOwnHeads; first += kAtOnce * kHeadStep) {
+      Chunk values[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int head = first + i * kHeadStep;
+        const uint16_t* from = q + head * layer.q_strides.head;
+        ptx::load_if(&values[i], from, head < heads_here() && aligned);
+        if (!aligned && head < heads_here()) values[i] = read_chunk(from);
       }
-      *shared_.q[chunk / kBlockChunks].at(head, chunk % kBlockChunks) = values;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) *chunk_of(first + i * kHeadStep) = values[i];
     }
     ptx::fence_shared_writes();
-    sync_both();
+    sync();
   }
 
   __device__ void begin_unit() {
-#pragma unroll
-    for (auto& block : sums_) {
-#pragma unroll
-      for (float& sum : block) sum = 0.0f;
-    }
     state_ = {};
     rounded_sum_ = 0.0f;
   }
@@ -85,22 +114,24 @@ class Consumer {
   /// Of the phase in which a buffer's tile is ready.
   __device__ static uint32_t parity(int step) { return step / kBuffers % 2; }
 
-  __device__ void attend(int buffer, uint32_t ready) {
+  /// `first` of a unit: there are no sums yet.
+  __device__ void attend(int buffer, uint32_t ready, bool first) {
     ptx::wait(&shared_.full[buffer], ready);
-    if constexpr (kLeader) {
-      float scores[kSums];
-      score(buffer, scores);
-      soften(buffer, scores);
-    }
-    sync_both();  // the weights are there
-    if (kLeader && thread() < kHeads) join_sums();
-    weigh(buffer);
+    float scores[kSums];
+    score(buffer, scores);
+    soften(buffer, scores);
+    sync();  // the weights are there
+    if (keeps_state()) join_sums();
+    weigh(buffer, first);
     release(buffer);
   }
 
   /// The one tile of an empty row.
   __device__ void skip(int buffer, uint32_t ready) {
     ptx::wait(&shared_.full[buffer], ready);
+    for (auto& block : sums_) {
+      for (float& sum : block) sum = 0.0f;
+    }
     release(buffer);
   }
 
@@ -114,12 +145,12 @@ class Consumer {
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const uint64_t tokens = ptx::describe_operand(&shared_.tokens[buffer][block]);
-      const uint64_t q = ptx::describe_operand(&shared_.q[block]);
+      const uint64_t q = ptx::describe_operand(&shared_.q[block].rows[first_own_]);
 #pragma unroll
       for (int d = 0; d < kBlockDims; d += 16) {
         const uint32_t bytes = d * sizeof(uint16_t);
-        ptx::multiply_add<kHeads, false>(scores, ptx::advance(tokens, bytes),
-                                         ptx::advance(q, bytes), block + d > 0);
+        ptx::multiply_add<kOwnHeads, false>(scores, ptx::advance(tokens, bytes),
+                                            ptx::advance(q, bytes), block + d > 0);
       }
     }
     ptx::commit_products();
@@ -128,7 +159,7 @@ class Consumer {
   }
 
   /// Turns scores into weights e^(score - max), in shared memory, and joins the tile's maximum with
-  /// that of the tiles before.
+  /// that of the tiles before. Scores and maxima are logarithms to base 2 until the unit ends.
   __device__ void soften(int buffer, float (&scores)[kSums]) {
     const bool named[2] = {shared_.named[buffer][first_row()],
                            shared_.named[buffer][first_row() + 8]};
@@ -138,10 +169,10 @@ class Consumer {
       if constexpr (kPairs % 2 == 1) of_columns(kPairs - 1, std::integral_constant<int, 1>());
     };
     each([&](int j, auto pairs) { find_max<pairs>(scores, j, named); });
-    ptx::sync(kLeaders, kGroupThreads);
-    if (thread() < kHeads) join_max(buffer);
-    ptx::sync(kLeaders, kGroupThreads);
-    each([&](int j, auto pairs) { make_weights<pairs>(scores, j, named, buffer); });
+    sync();
+    if (keeps_state()) join_max();
+    sync();
+    each([&](int j, auto pairs) { make_weights<pairs>(scores, j, named); });
     ptx::fence_shared_writes();
   }
 
@@ -154,26 +185,26 @@ class Consumer {
     for (int i = 0; i < 2 * kCount; ++i) {
       float& upper = scores[4 * (first + i / 2) + i % 2];
       float& lower = scores[4 * (first + i / 2) + 2 + i % 2];
-      upper *= call_.softmax_scale;
-      lower *= call_.softmax_scale;
+      upper *= call_.softmax_scale * kLog2e;
+      lower *= call_.softmax_scale * kLog2e;
       most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
     }
     reduce<kCount>(
-        most, [](float a, float b) { return fmaxf(a, b); }, &shared_.warp_max[warp()][8 * first]);
+        most, [](float a, float b) { return fmaxf(a, b); }, &shared_.warp_max[warp()][first_own_ + 8 * first]);
   }
 
   /// Writes the weights of those columns and leaves their sums, exact and as bf16 has them.
   template <int kCount>
-  __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2],
-                               int buffer) {
+  __device__ void make_weights(const float (&scores)[kSums], int first,
+                               const bool (&named)[2]) {
     float sums[2 * kCount], rounded_sums[2 * kCount];
     uint32_t weights[2 * kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
-      const float2 max = *reinterpret_cast<const float2*>(&shared_.max[column(first + j)]);
+      const float2 max = *reinterpret_cast<const float2*>(&shared_.max[first_own_ + column(first + j)]);
       const auto weight = [&](int i, int e) {
         const float score = scores[4 * (first + j) + 2 * i + e], limit = e == 0 ? max.x : max.y;
-        return named[i] ? ptx::exp2_approximate((score - limit) * kLog2e) : 0.0f;
+        return named[i] ? ptx::exp2_approximate(score - limit) : 0.0f;
       };
       float exact[2][2];
       __nv_bfloat162 rounded[2];
@@ -190,18 +221,18 @@ class Consumer {
       rounded_sums[2 * j + 1] = __high2float(rounded[0]) + __high2float(rounded[1]);
     }
     store_transposed<kCount>(weights, [&](int head, int chunk) {
-      return shared_.weights[buffer].at(8 * first + head, 2 * warp() + chunk);
+      return shared_.weights.at(first_own_ + 8 * first + head, 2 * warp() + chunk);
     });
     const auto plus = [](float a, float b) { return a + b; };
-    reduce<kCount>(sums, plus, &shared_.warp_sum[warp()][8 * first]);
-    reduce<kCount>(rounded_sums, plus, &shared_.warp_rounded_sum[warp()][8 * first]);
+    reduce<kCount>(sums, plus, &shared_.warp_sum[warp()][first_own_ + 8 * first]);
+    reduce<kCount>(rounded_sums, plus, &shared_.warp_rounded_sum[warp()][first_own_ + 8 * first]);
   }
 
   /// Joins a value for each of `kCount` pairs of a lane's columns over the warp's rows, and writes
   /// one for each column. The lanes of a column halve what is left at each step, as long as there
   /// is more than one.
   template <int kCount, class Join>
-  __device__ static void reduce(float (&values)[2 * kCount], const Join& join, float* out) {
+  __device__ void reduce(float (&values)[2 * kCount], const Join& join, float* out) const {
     int first = 0, count = 2 * kCount;
     bool writes = true;
 #pragma unroll
@@ -235,21 +266,23 @@ class Consumer {
   }
 
   /// Of one head, after all warps have their tile's maximum.
-  __device__ void join_max(int buffer) {
-    const int head = thread();
+  __device__ void join_max() {
+    const int head = own_head();
     float max = state_.max;
     for (int w = 0; w < kWarps; ++w) max = fmaxf(max, shared_.warp_max[w][head]);
+    // Weights somewhat above one do no harm, and making all sums smaller takes time.
+    if (state_.sum != 0.0f && max <= state_.max + kSlack) max = state_.max;
     const float old_weight =
-        state_.sum == 0.0f ? 0.0f : ptx::exp2_approximate((state_.max - max) * kLog2e);
+        state_.sum == 0.0f ? 0.0f : ptx::exp2_approximate(state_.max - max);
     state_.max = max;
     state_.sum *= old_weight;
     rounded_sum_ *= old_weight;
     shared_.max[head] = max;
-    shared_.old_weight[buffer][head] = old_weight;
+    shared_.old_weight[head] = old_weight;
   }
 
   __device__ void join_sums() {
-    const int head = thread();
+    const int head = own_head();
     const auto all = [&](const float(&of_warp)[kWarps][kHeads]) {
       return (of_warp[0][head] + of_warp[1][head]) + (of_warp[2][head] + of_warp[3][head]);
     };
@@ -257,20 +290,20 @@ class Consumer {
     rounded_sum_ += all(shared_.warp_rounded_sum);
   }
 
-  /// sums = sums * old weights + values · weights, for this warpgroup's half of the vector.
-  __device__ void weigh(int buffer) {
-    rescale(shared_.old_weight[buffer]);
+  /// sums = sums * old weights + values · weights
+  __device__ void weigh(int buffer, bool first) {
+    if (!first) rescale(shared_.old_weight);
     for (auto& block : sums_) ptx::pin(block);
     ptx::begin_products();
-    const uint64_t weights = ptx::describe_operand(&shared_.weights[buffer]);
+    const uint64_t weights = ptx::describe_operand(&shared_.weights.rows[first_own_]);
 #pragma unroll
-    for (int block = 0; block < kHalfBlocks; ++block) {
-      const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][first_block() + block]);
+    for (int block = 0; block < kBlocks; ++block) {
+      const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][block]);
 #pragma unroll
       for (int token = 0; token < kTokens; token += 16) {
-        ptx::multiply_add<kHeads, true>(sums_[block],
-                                        ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
-                                        ptx::advance(weights, token * sizeof(uint16_t)), true);
+        ptx::multiply_add<kOwnHeads, true>(
+            sums_[block], ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
+            ptx::advance(weights, token * sizeof(uint16_t)), !first || token > 0);
       }
     }
     ptx::commit_products();
@@ -284,7 +317,7 @@ class Consumer {
     bool changes = false;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      mine[j] = *reinterpret_cast<const float2*>(&factors[column(j)]);
+      mine[j] = *reinterpret_cast<const float2*>(&factors[first_own_ + column(j)]);
       changes = changes || mine[j].x != 1.0f || mine[j].y != 1.0f;
     }
     if (!__any_sync(~0u, changes)) return;
@@ -304,11 +337,12 @@ class Consumer {
   __device__ void end_unit(const TileCursor& tile) {
     // The sums have been made with rounded weights, the states with exact ones; bringing them to
     // the exact sum leaves only what rounding changed between the tokens.
-    if (kLeader && thread() < kHeads) {
-      shared_.unit[thread()] = state_;
-      shared_.factor[thread()] = state_.sum == 0.0f ? 1.0f : state_.sum / rounded_sum_;
+    if (keeps_state()) {
+      state_.max *= kLn2;
+      shared_.unit[own_head()] = state_;
+      shared_.factor[own_head()] = state_.sum == 0.0f ? 1.0f : state_.sum / rounded_sum_;
     }
-    sync_both();
+    sync();
     rescale(shared_.factor);
     const int unit = tile.unit();
     if (tile.plan().first_slot != RowPlan::kWhole) {
@@ -318,40 +352,41 @@ class Consumer {
       if (unit + 1 < tile.unit_count()) store(static_cast<int>(blockIdx.x), shared_.row);
       if (tile.last_of_row_here()) finish(tile.row());
     }
-    sync_both();  // what the unit left may be written again
+    sync();  // what the unit left may be written again
   }
 
   /// The row so far lies in this part's own partial; joins it with the unit, in shared_.row and
   /// sums_.
   __device__ void join_row(int unit) {
-    if (kLeader && thread() < kHeads) {
+    if (keeps_state()) {
+      SoftmaxState& so_far = shared_.row[own_head()];
       if (unit == 0) {
-        shared_.row[thread()] = shared_.unit[thread()];
+        so_far = state_;
       } else {
-        shared_.merged[thread()] = merge(shared_.row[thread()], shared_.unit[thread()]);
-        shared_.row[thread()] = shared_.merged[thread()].state;
+        const Merged merged = merge(so_far, state_);
+        shared_.merged[own_head()] = merged;
+        so_far = merged.state;
       }
     }
-    sync_both();
+    sync();
     if (unit == 0) return;
     const float* left = first_sum_of(static_cast<int>(blockIdx.x));
     for_each_sum([&](int head, int offset, float& sum) {
-      sum = merge_out(left[offset], sum, shared_.merged[head]);
+      sum = merge_out(left[offset], sum, shared_.merged[first_own_ + head]);
     });
   }
 
   /// Writes `states` and sums_ as partial number `partial`.
   __device__ void store(int partial, const SoftmaxState* states) {
-    if (kLeader && thread() < heads_here())
-      partial_states(call_, partial)[first_head() + thread()] = states[thread()];
+    if (thread_ < heads_here())
+      partial_states(call_, partial)[first_head() + thread_] = states[own_head()];
     float* out = first_sum_of(partial);
     for_each_sum([&](int, int offset, float& sum) { out[offset] = sum; });
   }
 
   /// Where a partial keeps this thread's first sum.
   __device__ float* first_sum_of(int partial) const {
-    return partial_out(call_, partial, first_head() + column(0)) + first_block() * kBlockDims +
-           first_row();
+    return partial_out(call_, partial, first_head() + column(0)) + first_row();
   }
 
   /// Calls body(head, offset from the first sum in a partial, sum) for the sums of this thread
@@ -359,7 +394,7 @@ class Consumer {
   template <class Body>
   __device__ void for_each_sum(const Body& body) {
 #pragma unroll
-    for (int block = 0; block < kHalfBlocks; ++block) {
+    for (int block = 0; block < kBlocks; ++block) {
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {
         const int later_head = 8 * (i / 4) + i % 2, head = column(0) + later_head;
@@ -371,21 +406,21 @@ class Consumer {
 
   /// Writes out and lse of a row whose states are in shared_.row and whose output is in sums_.
   __device__ void finish(int row) {
-    if (kLeader && thread() < heads_here()) {
-      const int head = first_head() + thread();
-      const Finished finished = finish_head(call_, shared_.row[thread()], head);
-      shared_.factor[thread()] = finished.out_weight;
+    if (thread_ < heads_here()) {
+      const int head = first_head() + thread_;
+      const Finished finished = finish_head(call_, shared_.row[own_head()], head);
+      shared_.factor[own_head()] = finished.out_weight;
       write_lse(call_, finished, row, head);
     }
-    sync_both();
+    sync();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at
     // once.
 #pragma unroll
-    for (int block = 0; block < kHalfBlocks; ++block) {
+    for (int block = 0; block < kBlocks; ++block) {
       uint32_t answer[2 * kPairs];
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) {
-        const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
+        const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[first_own_ + column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const __nv_bfloat162 pair = __floats2bfloat162_rn(
@@ -394,17 +429,17 @@ class Consumer {
         }
       }
       store_transposed<kPairs>(answer, [&](int head, int chunk) {
-        return shared_.q[first_block() + block].at(head, 2 * warp() + chunk);
+        return shared_.q[block].at(first_own_ + head, 2 * warp() + chunk);
       });
     }
-    sync_both();
+    sync();
     write_out(row);
   }
 
   /// Stores a lane's columns as rows: `at(head, i)` is where eight values of a head go that the
   /// warp's rows 8 i … 8 i + 7 hold.
   template <int kCount, class At>
-  __device__ static void store_transposed(const uint32_t (&values)[2 * kCount], const At& at) {
+  __device__ void store_transposed(const uint32_t (&values)[2 * kCount], const At& at) const {
     const int matrix = lane() / 8, row = lane() % 8;
 #pragma unroll
     for (int j = 0; j + 1 < kCount; j += 2) {
@@ -420,22 +455,23 @@ class Consumer {
 
   __device__ void write_out(int row) {
     const Layer& layer = call_.layer;
-    constexpr int kChunks = kHeadDim / kChunkDims;
-    for (int i = thread_of_both(); i < heads_here() * kChunks; i += kBothThreads) {
-      const int head = i / kChunks, chunk = i % kChunks;
-      uint16_t* out = layer.out +
-                      row_offset(layer.out_strides, call_.queries, row, first_head() + head) +
-                      chunk * kChunkDims;
-      write_chunk(out, *shared_.q[chunk / kBlockChunks].at(head, chunk % kBlockChunks));
-    }
+    uint16_t* out = layer.out +
+                    row_offset(layer.out_strides, call_.queries, row, first_head()) +
+                    own_chunk() * kChunkDims;
+#pragma unroll 2
+    for (int head = first_chunk_head(); head < heads_here(); head += kHeadStep)
+      write_chunk(out + head * layer.out_strides.head, *chunk_of(head));
   }
 
   const LayerCall& call_;
+  const PartRange range_;
   Shared<kHeads>& shared_;
-  /// Of the leader's thread `head`: the unit so far.
+  const int group_, first_own_;
+  int thread_;  // of the group
+  /// Of own_head(): the unit so far.
   SoftmaxState state_;
   float rounded_sum_ = 0.0f;
-  float sums_[kHalfBlocks][kSums];  ///< of the unit: 64 values by heads in each block
+  float sums_[kBlocks][kSums];  ///< of the unit: 64 values by heads in each block
 };
 
 }  // namespace steady::cuda::sm90

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slots in, tiles of de-quantised tokens in shared memory out: the work of one warpgroup. Bytes of
-// the next tile travel to registers while this one is being turned into bf16.
+// Slots in, tiles of de-quantised tokens in shared memory out: the work of one or two warpgroups.
 #pragma once
 
 #include "cuda/dequantise.cuh"
@@ -17,39 +16,53 @@ inline constexpr int kNopeChunks = STEADY_NOPE_DIM / 16 / kLanesAToken;
 static_assert(kNopeChunks * STEADY_FP8_SCALE_GROUP == STEADY_NOPE_DIM,
               "the four lanes' chunks of one step share a scale");
 
-/// A token on its way.
-struct Fetched {
+/// What a slot names, and whether its bytes can travel to registers early.
+struct Named {
   enum class Kind : uint8_t { kNothing, kFp8, kSlow };
-  Kind kind;
-  uint8_t scope;
-  int32_t slot;
-  uint4 raw[kFp8Chunks];  ///< this lane's chunks, if kFp8
-  uint2 raw_scales;
+  Kind kind = Kind::kNothing;
+  uint8_t scope = 0;
+  int32_t slot = 0;
+  const uint8_t* data = nullptr;    // this lane's share, if kFp8
+  const uint8_t* scales = nullptr;  // if kFp8
 };
 
+/// A lane's share of a token's bytes.
+struct Raw {
+  uint2 scales;
+  uint4 chunks[kFp8Chunks];
+};
+
+/// A tile comes in pieces of as many tokens as the producers have quads. While a piece is turned into
+/// bf16, the bytes of the next one are on their way to registers, and the slots of the one after.
 template <int kHeads>
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, Shared<kHeads>& shared)
-      : call_(call), shared_(shared), logs_(call.tables.faults != nullptr && blockIdx.y == 0) {}
+  __device__ Producer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared)
+      : call_(call),
+        shared_(shared),
+        logs_(call.tables.faults != nullptr && blockIdx.y == 0),
+        ahead_(call, range) {}
 
-  /// All tiles of this part. The slots of a tile are read one tile before its bytes.
+  /// All tiles of this part.
   __device__ void part() {
-    TileCursor tile(call_);
-    read_slots(tile);
-    for (int own = 0; own < kOwnTokens; ++own) load(own);
-    bool more = tile.valid();
-    for (int step = 0; more; ++step) {
-      tile.advance();
-      more = tile.valid();
-      read_slots(tile);
-      const int buffer = step % kBuffers;
-      ptx::wait(&shared_.empty[buffer], (step / kBuffers + 1) % 2);
-#pragma unroll
-      for (int own = 0; own < kOwnTokens; ++own) {
-        store(buffer, own);
-        load(own);
-      }
+    bool more = ahead_.valid();
+    read_slot();
+    Named next = resolve();
+    Raw coming = fetch(next);
+    go_ahead();
+    read_slot();
+    for (int piece = 0; more; ++piece) {
+      const Named now = next;
+      const Raw raw = coming;
+      more = ahead_.valid();
+      next = resolve();
+      coming = fetch(next);
+      go_ahead();
+      read_slot();
+      const int tile = piece / kPieces, buffer = tile % kBuffers;
+      if (piece % kPieces == 0) ptx::wait(&shared_.empty[buffer], (tile / kBuffers + 1) % 2);
+      store(now, raw, buffer, token(piece % kPieces));
+      if (piece % kPieces < kPieces - 1) continue;
       ptx::fence_shared_writes();
       __syncwarp();
       if (lane() == 0) ptx::arrive(&shared_.full[buffer]);
@@ -57,100 +70,100 @@ class Producer {
   }
 
  private:
-  /// Tokens of a tile that are this thread's business.
-  static constexpr int kOwnTokens =
-      kTokens * kLanesAToken / (kGroupThreads * kProducerGroups<kHeads>);
+  static constexpr int32_t kHole = -1;
+  static constexpr int kPieceTokens = kProducerGroups<kHeads> * kGroupThreads / kLanesAToken;
+  static constexpr int kPieces = kTokens / kPieceTokens;
 
-  __device__ static int warp() {
-    return (static_cast<int>(threadIdx.x) - kConsumerGroups * kGroupThreads) / 32;
+  __device__ static int thread() {
+    return static_cast<int>(threadIdx.x) - kConsumerGroups<kHeads> * kGroupThreads;
   }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int quarter() { return lane() % kLanesAToken; }
   /// Eight lines of a warp's tokens lie in eight lines of a block: no two in the same banks.
-  __device__ static int token(int own) { return (warp() * kOwnTokens + own) * 8 + lane() / 4; }
+  __device__ static int token(int piece) { return piece * kPieceTokens + thread() / kLanesAToken; }
 
-  __device__ void read_slots(const TileCursor& tile) {
-    row_ = tile.row();
-    begin_ = tile.begin();
-    window_ = tile.plan().tokens[0];
-#pragma unroll
-    for (int own = 0; own < kOwnTokens; ++own) {
-      const int position = begin_ + token(own);
-      slots_[own] = kHole;
-      if (!tile.valid() || position >= tile.unit_end()) continue;
-      const Pool& pool = call_.layer.scopes[scope_of(position)];
-      slots_[own] = pool.slots[row_ * pool.slots_stride + position_in_scope(position)];
-    }
+  __device__ void go_ahead() {
+    if (++piece_ahead_ < kPieces) return;
+    piece_ahead_ = 0;
+    ahead_.advance();
   }
 
-  __device__ int scope_of(int position) const { return position < window_ ? 0 : 1; }
-  __device__ int position_in_scope(int position) const {
-    return position < window_ ? position : position - window_;
+  __device__ void read_slot() {
+    slot_ = kHole;
+    position_ = ahead_.begin() + token(piece_ahead_);
+    if (!ahead_.valid() || position_ >= ahead_.unit_end()) return;
+    const int window = ahead_.plan().tokens[0];
+    scope_ = position_ < window ? 0 : 1;
+    position_ -= scope_ == 0 ? 0 : window;
+    const Pool& pool = call_.layer.scopes[scope_];
+    slot_ = pool.slots[ahead_.row() * pool.slots_stride + position_];
   }
 
-  /// Begins to fetch token `own` of the tile whose slots have been read.
-  __device__ void load(int own) {
-    Fetched& to = tokens_[own];
-    to.kind = Fetched::Kind::kNothing;
-    to.slot = slots_[own];
-    if (to.slot == kHole) return;
-    const int position = begin_ + token(own);
-    to.scope = static_cast<uint8_t>(scope_of(position));
-    const Pool& pool = call_.layer.scopes[to.scope];
-    if (!pool.has(to.slot)) {
-      if (logs_ && quarter() == 0)
-        log_stray(call_, row_, to.scope, position_in_scope(position), to.slot);
-      return;
+  /// What the slot that was read names.
+  __device__ Named resolve() const {
+    Named named;
+    if (slot_ == kHole) return named;
+    const Pool& pool = call_.layer.scopes[scope_];
+    if (!pool.has(slot_)) {
+      if (logs_ && quarter() == 0) log_stray(call_, ahead_.row(), scope_, position_, slot_);
+      return named;
     }
-    to.kind = Fetched::Kind::kSlow;
-    if (pool.shape.format != STEADY_CACHE_FP8) return;
-    const Token place = pool.token(to.slot);
+    named.kind = Named::Kind::kSlow;
+    named.scope = static_cast<uint8_t>(scope_);
+    named.slot = slot_;
+    if (pool.shape.format != STEADY_CACHE_FP8) return named;
+    const Token place = pool.token(slot_);
     const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                           reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
-    if (!aligned) return;
-    to.kind = Fetched::Kind::kFp8;
-    to.raw_scales = *reinterpret_cast<const uint2*>(place.scales);
-    const auto* chunks = reinterpret_cast<const uint4*>(place.data) + quarter();
-#pragma unroll
-    for (int i = 0; i < kFp8Chunks; ++i) to.raw[i] = chunks[i * kLanesAToken];
+    if (!aligned) return named;
+    named.kind = Named::Kind::kFp8;
+    named.data = place.data + quarter() * sizeof(uint4);
+    named.scales = place.scales;
+    return named;
   }
 
-  /// Writes this lane's share of the token as bf16.
-  __device__ void store(int buffer, int own) {
-    const Fetched& from = tokens_[own];
-    const int row = token(own);
+  /// Begins to fetch this lane's share; zeros, which any scale leaves zeros, for what no slot names.
+  __device__ static Raw fetch(const Named& from) {
+    const bool wanted = from.kind == Named::Kind::kFp8;
+    Raw raw;
+    ptx::load_if(&raw.scales, from.scales, wanted);
+#pragma unroll
+    for (int i = 0; i < kFp8Chunks; ++i)
+      ptx::load_if(&raw.chunks[i], from.data + i * kLanesAToken * sizeof(uint4), wanted);
+    return raw;
+  }
+
+  /// Writes this lane's share of a token as bf16.
+  __device__ void store(const Named& now, const Raw& raw, int buffer, int row) {
     Block<kTokens>* blocks = shared_.tokens[buffer];
-    if (quarter() == 0) shared_.named[buffer][row] = from.kind != Fetched::Kind::kNothing;
-    if (from.kind == Fetched::Kind::kFp8) {
+    if (quarter() == 0) shared_.named[buffer][row] = now.kind != Named::Kind::kNothing;
+    PlainDequantiser plain(raw.scales);
 #pragma unroll
-      for (int i = 0; i < kNopeChunks; ++i) {
-        const uint32_t four_scales = i < 4 ? from.raw_scales.x : from.raw_scales.y;
-        dequantise(from.raw[i], four_scales >> (8 * (i % 4)) & 0xff,
-                   blocks[i].at(row, 2 * quarter()), blocks[i].at(row, 2 * quarter() + 1));
-      }
-#pragma unroll
-      for (int i = kNopeChunks; i < kFp8Chunks; ++i) {
-        *blocks[kBlocks - 1].at(row, (i - kNopeChunks) * kLanesAToken + quarter()) = from.raw[i];
-      }
-    } else {
-      store_slowly(from, blocks, row);
+    for (int i = 0; i < kNopeChunks; ++i) {
+      plain(raw.chunks[i], i, blocks[i].at(row, 2 * quarter()),
+            blocks[i].at(row, 2 * quarter() + 1));
     }
+#pragma unroll
+    for (int i = kNopeChunks; i < kFp8Chunks; ++i) {
+      *blocks[kBlocks - 1].at(row, (i - kNopeChunks) * kLanesAToken + quarter()) = raw.chunks[i];
+    }
+    const uint32_t others =
+        __ballot_sync(~0u, now.kind == Named::Kind::kSlow || !plain.was_plain());
+    if (others == 0) return;
+    __syncwarp();  // another lane's share may be written again
+    if ((others >> (lane() - quarter()) & ((1u << kLanesAToken) - 1)) != 0)
+      store_slowly(now, blocks, row);
   }
 
-  /// Tokens of bf16, tokens at odd addresses, and zeros for what no slot names.
-  __device__ void store_slowly(const Fetched& from, Block<kTokens>* blocks, int row) const {
-    const bool named = from.kind != Fetched::Kind::kNothing;
-    const Token place = named ? call_.layer.scopes[from.scope].token(from.slot) : Token{};
-    const bool fp8 = named && call_.layer.scopes[from.scope].shape.format == STEADY_CACHE_FP8;
+  /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain.
+  __device__ void store_slowly(const Named& from, Block<kTokens>* blocks, int row) const {
+    const Pool& pool = call_.layer.scopes[from.scope];
+    const Token place = pool.token(from.slot);
+    const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
     for (int chunk = quarter(); chunk < kHeadDim / kChunkDims; chunk += kLanesAToken) {
-      Chunk values = {0, 0, 0, 0};
-      if (fp8) {
-        values = read_fp8_chunk(place, chunk);
-      } else if (named) {
-        values = read_bytes(place.data + chunk * sizeof(Chunk));
-      }
-      *blocks[chunk / kBlockChunks].at(row, chunk % kBlockChunks) = values;
+      *blocks[chunk / kBlockChunks].at(row, chunk % kBlockChunks) =
+          fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
     }
   }
 
@@ -179,11 +192,11 @@ class Producer {
   const LayerCall& call_;
   Shared<kHeads>& shared_;
   const bool logs_;
-  static constexpr int32_t kHole = -1;
-  // Of the tile whose bytes are loaded next.
-  int row_ = 0, begin_ = 0, window_ = 0;
-  int32_t slots_[kOwnTokens];
-  Fetched tokens_[kOwnTokens];
+  // The piece whose slots are on their way.
+  TileCursor ahead_;
+  int piece_ahead_ = 0;
+  int32_t slot_ = kHole;
+  int scope_ = 0, position_ = 0;  // the position in the scope
 };
 
 }  // namespace steady::cuda::sm90

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: one buffer of queries, two of tokens, two of weights, and the
+// What the roles of a block share: one buffer of queries, two of tokens, one of weights, and the
 // barriers that hand them over.
 #pragma once
 
@@ -16,12 +16,13 @@ inline constexpr int kBuffers = 2;
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;          // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
-inline constexpr int kConsumerGroups = 2;
 /// Of warpgroups. With few heads products are short, and bringing tokens takes the longer.
+template <int kHeads>
+inline constexpr int kConsumerGroups = kHeads <= 32 ? 1 : 2;
 template <int kHeads>
 inline constexpr int kProducerGroups = kHeads <= 32 ? 2 : 1;
 template <int kHeads>
-inline constexpr int kThreads = (kConsumerGroups + kProducerGroups<kHeads>)*kGroupThreads;
+inline constexpr int kThreads = (kConsumerGroups<kHeads> + kProducerGroups<kHeads>)*kGroupThreads;
 
 /// 16 bytes of bf16.
 using Chunk = uint4;
@@ -40,12 +41,11 @@ template <int kHeads>
 struct Shared {
   Block<kHeads> q[kBlocks];  // later the row's answer
   Block<kTokens> tokens[kBuffers][kBlocks];
-  Block<kHeads> weights[kBuffers];  // heads by tokens
-  // Of each warp's sixteen tokens, for the leader's warpgroup to join.
+  Block<kHeads> weights;  // heads by tokens
+  // Of each warp's sixteen tokens, for one thread a head to join.
   float warp_max[kWarps][kHeads], warp_sum[kWarps][kHeads], warp_rounded_sum[kWarps][kHeads];
   float max[kHeads];  // of the scores so far
-  // What the sums so far are worth after a tile's maximum. The leader may be a tile ahead.
-  float old_weight[kBuffers][kHeads];
+  float old_weight[kHeads];  // what the sums so far are worth after a tile's maximum
   float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
   SoftmaxState unit[kHeads], row[kHeads];
   Merged merged[kHeads];
@@ -57,9 +57,8 @@ struct Shared {
 /// empty one.
 class TileCursor {
  public:
-  __device__ explicit TileCursor(const LayerCall& call)
-      : call_(call), range_(call.tables.plan.parts[blockIdx.x]), row_(range_.begin.row) {
-    unit_ = range_.begin.unit;
+  __device__ TileCursor(const LayerCall& call, const PartRange& range)
+      : call_(call), range_(range), row_(range.begin.row), unit_(range.begin.unit) {
     if (valid()) begin_row();
   }
 
@@ -105,7 +104,7 @@ class TileCursor {
 
   const LayerCall& call_;
   const PartRange range_;
-  int row_, unit_ = 0, tile_ = 0, first_tile_ = 0;
+  int row_, unit_, tile_ = 0, first_tile_ = 0;
   RowPlan plan_ = {};
   Units units_ = {};
 };

@@ -145,6 +145,20 @@ T __shfl_xor_sync(unsigned, T value, int mask) {
       value, [mask](const auto& of_lane) { return of_lane(steady::emulated::lane() ^ mask); });
 }
 
+inline unsigned __ballot_sync(unsigned, bool value) {
+  return steady::emulated::exchange(value, [](const auto& of_lane) {
+    unsigned ballot = 0;
+    for (int lane = 0; lane < steady::emulated::kWarpThreads; ++lane)
+      ballot |= static_cast<unsigned>(of_lane(lane)) << lane;
+    return ballot;
+  });
+}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int from) {
+  return steady::emulated::exchange(value, [from](const auto& of_lane) { return of_lane(from); });
+}
+
 inline bool __any_sync(unsigned, bool value) {
   return steady::emulated::exchange(value, [](const auto& of_lane) {
     bool any = false;

@@ -37,5 +37,29 @@ TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
   }
 }
 
+TEST(Dequantise, ThePlainWayIsTheSameOrSaysThatItIsNot) {
+  for (uint32_t scale = 0; scale < 256; ++scale) {
+    for (uint32_t first = 0; first < 256; first += 16) {
+      const auto word = [&](uint32_t code) {
+        return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
+      };
+      const uint4 bytes = {word(first), word(first + 4), word(first + 8), word(first + 12)};
+      const bool has_nan = first % 128 == 112, is_small = scale <= 134;
+      for (int group = 0; group < 7; ++group) {
+        uint32_t scales[2] = {0x7f7f7f7f, 0xff7f7f7f};  // the eighth byte means nothing
+        const int shift = 8 * (group % 4);
+        scales[group / 4] = (scales[group / 4] & ~(0xffu << shift)) | scale << shift;
+        PlainDequantiser plain({scales[0], scales[1]});
+        uint4 got[2], wanted[2];
+        plain(bytes, group, &got[0], &got[1]);
+        ASSERT_EQ(plain.was_plain(), is_small && !has_nan) << scale << ' ' << first;
+        if (!plain.was_plain()) continue;
+        dequantise(bytes, scale, &wanted[0], &wanted[1]);
+        ASSERT_EQ(std::memcmp(got, wanted, sizeof got), 0) << scale << ' ' << first;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace steady::cuda

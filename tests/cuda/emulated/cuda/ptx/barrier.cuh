@@ -29,10 +29,8 @@ inline void wait(uint64_t* barrier, uint32_t parity) {
 }
 
 inline void fence_shared_writes() {}
-template <int>
-void give_registers() {}
-template <int>
-void take_registers() {}
+template <int, int>
+void change_registers() {}
 
 template <int kCount>
 void store_transposed(void* row, const uint32_t (&registers)[kCount]) {

@@ -12,4 +12,12 @@ inline void copy_async_16(void* shared, const void* global) { std::memcpy(shared
 inline void copy_async_8(void* shared, const void* global) { std::memcpy(shared, global, 8); }
 inline void wait_copies() {}
 
+template <class T>
+void load_if(T* to, const void* from, bool wanted) {
+  *to = {};
+  if (wanted) std::memcpy(to, from, sizeof(T));
+}
+
+inline int opaque(int value) { return value; }
+
 }  // namespace steady::cuda::ptx

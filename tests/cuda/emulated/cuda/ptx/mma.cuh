@@ -69,4 +69,8 @@ inline uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
                  bf16_from_float(half_of(a, 1) * half_of(b, 1)));
 }
 
+inline uint32_t max_u16x2(uint32_t a, uint32_t b) {
+  return std::max(a & 0xffff, b & 0xffff) | std::max(a >> 16, b >> 16) << 16;
+}
+
 }  // namespace steady::cuda::ptx
