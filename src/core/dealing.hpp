@@ -53,6 +53,12 @@ STEADY_HOST_DEVICE inline bool before(const WorkPosition& a, const WorkPosition&
   return a.row < b.row || (a.row == b.row && a.unit < b.unit);
 }
 
+/// The row border that is closest.
+STEADY_HOST_DEVICE inline WorkPosition nearest_row(const Border& border) {
+  const int64_t rest = row_cost(border.plan) - border.offset;
+  return {border.offset < rest ? border.row : border.row + 1, 0};
+}
+
 /// Moves borders to where units begin, and hands out the slots for partials. Takes the borders in
 /// order.
 class Dealer {
@@ -81,7 +87,7 @@ class Dealer {
     if (worth_a_split && unit > 0 && unit < units.count && split(border.row, units.count)) {
       return {border.row, unit};
     }
-    return {border.offset < rest ? border.row : border.row + 1, 0};
+    return nearest_row(border);
   }
 
   /// A row gets slots for all of its units or stays whole.

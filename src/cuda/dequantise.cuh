@@ -15,8 +15,8 @@ __device__ inline uint32_t bf16x2_from_ue8m0(uint32_t byte) {
   return bits | bits << 16;
 }
 
-/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small: exponent and
-/// mantissa moved to their places, where the biases differ by 120.
+/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small: exponent
+/// and mantissa moved to their places, where the biases differ by 120.
 __device__ inline uint32_t tiny_magnitude(uint32_t bytes) { return (bytes >> 4) & 0x07f007f0u; }
 __device__ inline uint32_t tiny_from_e4m3(uint32_t bytes) {
   return (bytes & 0x80008000u) | tiny_magnitude(bytes);
@@ -69,14 +69,13 @@ __device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4
   *second = {values[4], values[5], values[6], values[7]};
 }
 
-/// The common case, in fewer steps: no NaN among the bytes, and scales so small that 2^120 times each
-/// is still a bf16, as they are for any cache whose values stay below 2^16.
+/// The common case, in fewer steps: no NaN among the bytes, and scales so small that 2^120 times
+/// each is still a bf16, as they are for any cache whose values stay below 2^16.
 class PlainDequantiser {
  public:
   /// `scales` are a token's seven scale bytes and one that means nothing.
   __device__ explicit PlainDequantiser(const uint2& scales)
-      : scales_(scales),
-        large_scales_(large(scales.x) | large(scales.y & 0x00ffffffu)) {}
+      : scales_(scales), large_scales_(large(scales.x) | large(scales.y & 0x00ffffffu)) {}
 
   /// Sixteen bytes of group `group` to two chunks of eight bf16.
   __device__ void operator()(const uint4& bytes, int group, uint4* first, uint4* second) {

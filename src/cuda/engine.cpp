@@ -76,12 +76,11 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
             join("device ", options.device, " (", describe(card), ") has ",
                  card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
+  const bool hopper = has_hopper_kernels(card);
 #if STEADY_WITH_SM90
-  const bool hopper = card.major == 9;
   const cudaError_t loaded =
       hopper ? sm90::prepare_attend() : prepare_attend(card.sharedMemPerBlockOptin);
 #else
-  constexpr bool hopper = false;
   const cudaError_t loaded = prepare_attend(card.sharedMemPerBlockOptin);
 #endif
   if (loaded == cudaErrorNoKernelImageForDevice) {

@@ -54,6 +54,7 @@ bool can_run(const Machine& machine, std::string* detail) {
   const bool found = usable != cards.end();
   const cudaDeviceProp& card = found ? *usable : cards[0];
   *detail = join(describe(card), ", ", card.multiProcessorCount, " multiprocessors");
+  if (has_hopper_kernels(card)) *detail += ", Hopper's own kernels";
   if (cards.size() > 1)
     *detail += join(", device ", found ? usable - cards.begin() : 0, " of ", cards.size());
   if (!found) *detail += "; Steady needs sm_80 or later";

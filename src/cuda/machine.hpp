@@ -24,6 +24,15 @@ bool can_run(const Machine&, std::string* detail);
 /// "NVIDIA H100 80GB HBM3, sm_90"
 std::string describe(const cudaDeviceProp& card);
 
+/// Whether the kernels of sm90/ are in this build and for this card.
+inline bool has_hopper_kernels(const cudaDeviceProp& card) {
+#if STEADY_WITH_SM90
+  return card.major == 9;
+#else
+  return card.major < 0;  // no card's
+#endif
+}
+
 /// The oldest architecture that the kernels are written for: bf16 products and cp.async.
 inline bool is_new_enough(const cudaDeviceProp& card) { return card.major >= 8; }
 

@@ -60,6 +60,28 @@ __device__ int row_at(const int64_t* row_begins, int rows, int64_t cost) {
   return low;
 }
 
+/// Where no row may be split, each part ends at a row border, whatever the others do.
+__device__ void deal_whole_rows(const Border* borders, int part, int parts, int rows,
+                                const PlanTables& plan) {
+  const WorkPosition begin = part > 0 ? nearest_row(borders[part - 1]) : WorkPosition{0, 0};
+  const WorkPosition end = part + 1 < parts ? nearest_row(borders[part]) : WorkPosition{rows, 0};
+  plan.parts[part] = {begin, end};
+}
+
+/// Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
+/// Returns how many rows are split.
+__device__ int deal_units(const PlanLimits& limits, int64_t total, const Border* borders, int rows,
+                          const PlanTables& plan) {
+  Dealer dealer(limits, total / limits.parts, plan);
+  WorkPosition begin = {0, 0};
+  for (int p = 0; p < limits.parts; ++p) {
+    const WorkPosition end = p + 1 < limits.parts ? dealer.deal(borders[p]) : WorkPosition{rows, 0};
+    plan.parts[p] = {begin, end};
+    begin = end;
+  }
+  return dealer.split_count();
+}
+
 __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ PlanCall call) {
   extern __shared__ Border borders[];  // [parts - 1]
   const int kind = static_cast<int>(blockIdx.x), part = static_cast<int>(threadIdx.x);
@@ -73,17 +95,14 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
     borders[part] = {row, share_end - tables.row_begins[row], tables.plan.rows[row]};
   }
   __syncthreads();
-  if (threadIdx.x != 0) return;
-
-  // Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
-  Dealer dealer(call.limits, total / parts, tables.plan);
-  WorkPosition begin = {0, 0};
-  for (int p = 0; p < parts; ++p) {
-    const WorkPosition end = p + 1 < parts ? dealer.deal(borders[p]) : WorkPosition{rows, 0};
-    tables.plan.parts[p] = {begin, end};
-    begin = end;
+  PlanHeader header = {call.seal, call.step.batch, 0, 0};
+  if (call.limits.slots == 0) {
+    if (part < parts) deal_whole_rows(borders, part, parts, rows, tables.plan);
+  } else if (part == 0) {
+    header.split_count = deal_units(call.limits, total, borders, rows, tables.plan);
   }
-  *tables.plan.header = {call.seal, call.step.batch, dealer.split_count(), 0};
+  if (part != 0) return;
+  *tables.plan.header = header;
   if (kind == 0) *tables.layer = 0;
 }
 

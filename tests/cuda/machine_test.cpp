@@ -39,10 +39,15 @@ TEST(Machine, WithACardRunsAndIsNamed) {
   Machine machine = hopper();
   std::string detail;
   EXPECT_TRUE(can_run(machine, &detail));
-  EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors");
+#if STEADY_WITH_SM90
+  const std::string named = "NVIDIA H100, sm_90, 132 multiprocessors, Hopper's own kernels";
+#else
+  const std::string named = "NVIDIA H100, sm_90, 132 multiprocessors";
+#endif
+  EXPECT_EQ(detail, named);
   machine.cards.resize(8, machine.cards[0]);
   EXPECT_TRUE(can_run(machine, &detail));
-  EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors, device 0 of 8");
+  EXPECT_EQ(detail, named + ", device 0 of 8");
 }
 
 TEST(Machine, WithoutADriver) {

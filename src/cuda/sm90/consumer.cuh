@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, answers of whole rows and partials of split rows out: the work of a warpgroup
-// for its share of a block's heads. Two warpgroups need nothing of each other, so that one's products
-// run while the other turns scores into weights. Heads are the columns of all products, so that no
-// head is padded to 64.
+// for its share of a block's heads. Two warpgroups need nothing of each other, so that one's
+// products run while the other turns scores into weights. Heads are the columns of all products, so
+// that no head is padded to 64.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -53,8 +53,9 @@ class Consumer {
   static constexpr int kPairs = kOwnHeads / 8;  // of columns that a lane has in a product
   static constexpr int kSums = kOwnHeads / 2;   // of a lane in a product
   static constexpr int kVectorChunks = kHeadDim / kChunkDims;
-  static constexpr int kHeadStep = kGroupThreads / kVectorChunks;  // from chunk to chunk of a thread
-  static constexpr int kBarrier = 1;                               // and the next: one for each group
+  static constexpr int kHeadStep =
+      kGroupThreads / kVectorChunks;     // from chunk to chunk of a thread
+  static constexpr int kBarrier = 1;     // and the next: one for each group
   static constexpr float kSlack = 8.0f;  // in steps of two by which scores may exceed the maximum
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
@@ -83,8 +84,7 @@ class Consumer {
     constexpr int kChunks = kOwnHeads / kHeadStep;
     constexpr int kAtOnce = kChunks % 8 == 0 ? 8 : kChunks % 6 == 0 ? 6 : kChunks;
     const Layer& layer = call_.layer;
-    const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, row, first_head()) +
+    const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, row, first_head()) +
                         own_chunk() * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
@@ -190,18 +190,19 @@ class Consumer {
       most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
     }
     reduce<kCount>(
-        most, [](float a, float b) { return fmaxf(a, b); }, &shared_.warp_max[warp()][first_own_ + 8 * first]);
+        most, [](float a, float b) { return fmaxf(a, b); },
+        &shared_.warp_max[warp()][first_own_ + 8 * first]);
   }
 
   /// Writes the weights of those columns and leaves their sums, exact and as bf16 has them.
   template <int kCount>
-  __device__ void make_weights(const float (&scores)[kSums], int first,
-                               const bool (&named)[2]) {
+  __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2]) {
     float sums[2 * kCount], rounded_sums[2 * kCount];
     uint32_t weights[2 * kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
-      const float2 max = *reinterpret_cast<const float2*>(&shared_.max[first_own_ + column(first + j)]);
+      const float2 max =
+          *reinterpret_cast<const float2*>(&shared_.max[first_own_ + column(first + j)]);
       const auto weight = [&](int i, int e) {
         const float score = scores[4 * (first + j) + 2 * i + e], limit = e == 0 ? max.x : max.y;
         return named[i] ? ptx::exp2_approximate(score - limit) : 0.0f;
@@ -272,8 +273,7 @@ class Consumer {
     for (int w = 0; w < kWarps; ++w) max = fmaxf(max, shared_.warp_max[w][head]);
     // Weights somewhat above one do no harm, and making all sums smaller takes time.
     if (state_.sum != 0.0f && max <= state_.max + kSlack) max = state_.max;
-    const float old_weight =
-        state_.sum == 0.0f ? 0.0f : ptx::exp2_approximate(state_.max - max);
+    const float old_weight = state_.sum == 0.0f ? 0.0f : ptx::exp2_approximate(state_.max - max);
     state_.max = max;
     state_.sum *= old_weight;
     rounded_sum_ *= old_weight;
@@ -420,7 +420,8 @@ class Consumer {
       uint32_t answer[2 * kPairs];
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) {
-        const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[first_own_ + column(j)]);
+        const float2 factor =
+            *reinterpret_cast<const float2*>(&shared_.factor[first_own_ + column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const __nv_bfloat162 pair = __floats2bfloat162_rn(
@@ -455,8 +456,7 @@ class Consumer {
 
   __device__ void write_out(int row) {
     const Layer& layer = call_.layer;
-    uint16_t* out = layer.out +
-                    row_offset(layer.out_strides, call_.queries, row, first_head()) +
+    uint16_t* out = layer.out + row_offset(layer.out_strides, call_.queries, row, first_head()) +
                     own_chunk() * kChunkDims;
 #pragma unroll 2
     for (int head = first_chunk_head(); head < heads_here(); head += kHeadStep)

@@ -32,8 +32,9 @@ struct Raw {
   uint4 chunks[kFp8Chunks];
 };
 
-/// A tile comes in pieces of as many tokens as the producers have quads. While a piece is turned into
-/// bf16, the bytes of the next one are on their way to registers, and the slots of the one after.
+/// A tile comes in pieces of as many tokens as the producers have quads. While a piece is turned
+/// into bf16, the bytes of the next one are on their way to registers, and the slots of the one
+/// after.
 template <int kHeads>
 class Producer {
  public:
@@ -122,7 +123,8 @@ class Producer {
     return named;
   }
 
-  /// Begins to fetch this lane's share; zeros, which any scale leaves zeros, for what no slot names.
+  /// Begins to fetch this lane's share; zeros, which any scale leaves zeros, for what no slot
+  /// names.
   __device__ static Raw fetch(const Named& from) {
     const bool wanted = from.kind == Named::Kind::kFp8;
     Raw raw;

@@ -44,7 +44,7 @@ struct Shared {
   Block<kHeads> weights;  // heads by tokens
   // Of each warp's sixteen tokens, for one thread a head to join.
   float warp_max[kWarps][kHeads], warp_sum[kWarps][kHeads], warp_rounded_sum[kWarps][kHeads];
-  float max[kHeads];  // of the scores so far
+  float max[kHeads];         // of the scores so far
   float old_weight[kHeads];  // what the sums so far are worth after a tile's maximum
   float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
   SoftmaxState unit[kHeads], row[kHeads];
