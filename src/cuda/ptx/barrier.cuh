@@ -14,6 +14,18 @@ __device__ inline void sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/// The same, and whether any of them says so.
+__device__ inline bool sync_any(int id, int threads, bool says) {
+  int any;
+  asm volatile(
+      "{.reg .pred says, any; setp.ne.b32 says, %3, 0;\n"
+      "barrier.cta.red.or.pred any, %1, %2, says; selp.b32 %0, 1, 0, any;}"
+      : "=r"(any)
+      : "r"(id), "r"(threads), "r"(static_cast<int>(says))
+      : "memory");
+  return any != 0;
+}
+
 /// `arrivals` complete a phase.
 __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),

@@ -43,6 +43,13 @@ __device__ inline void pin(float (&sums)[kCount]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
+/// Tells the compiler that their values do not matter any more, so that they take no registers.
+template <int kCount>
+__device__ inline void forget(float (&sums)[kCount]) {
+#pragma unroll
+  for (float& sum : sums) asm volatile("" : "=f"(sum));
+}
+
 /// What multiply_add() does, for more than 24 columns.
 template <int kColumns, bool kTransposed>
 __device__ inline void multiply_add_many(float (&sums)[kColumns / 2], uint64_t a, uint64_t b,

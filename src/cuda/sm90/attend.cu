@@ -18,9 +18,21 @@ namespace {
 template <int kHeads>
 constexpr int kRegistersAtFirst = 65536 / kThreads<kHeads> / 8 * 8;
 template <int kHeads>
-constexpr int kConsumerRegisters = kProducerGroups<kHeads> == 1 ? 192 : 216;
+constexpr int kLeaderRegisters = kProducerGroups<kHeads> == 1 ? 208 : 216;
+constexpr int kOtherRegisters = 176;
 template <int kHeads>
 constexpr int kProducerRegisters = kProducerGroups<kHeads> == 1 ? 120 : 144;
+
+template <int kHeads>
+__device__ void prepare(Shared<kHeads>& shared) {
+  if (threadIdx.x == 0) {
+    for (int buffer = 0; buffer < kBuffers; ++buffer) {
+      ptx::init_barrier(&shared.full[buffer], kProducerGroups<kHeads> * kWarps);
+      ptx::init_barrier(&shared.empty[buffer], kConsumerGroups<kHeads> * kWarps);
+    }
+  }
+  __syncthreads();
+}
 
 template <int kHeads>
 __global__ void __launch_bounds__(kThreads<kHeads>, 1)
@@ -31,24 +43,23 @@ __global__ void __launch_bounds__(kThreads<kHeads>, 1)
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  static_assert(kConsumerGroups<kHeads> * kConsumerRegisters<kHeads> +
+  static_assert(kLeaderRegisters<kHeads> + (kConsumerGroups<kHeads> - 1) * kOtherRegisters +
                     kProducerGroups<kHeads> * kProducerRegisters<kHeads> <=
-                (kConsumerGroups<kHeads> + kProducerGroups<kHeads>)*kRegistersAtFirst<kHeads>);
+                kThreads<kHeads> / kGroupThreads * kRegistersAtFirst<kHeads>);
   auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
-  if (threadIdx.x == 0) {
-    for (int buffer = 0; buffer < kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.full[buffer], kProducerGroups<kHeads> * kWarps);
-      ptx::init_barrier(&shared.empty[buffer], kConsumerGroups<kHeads> * kWarps);
-    }
-  }
-  __syncthreads();
+  prepare(shared);
+  // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  constexpr int kFirst = kRegistersAtFirst<kHeads>;
   if (group >= kConsumerGroups<kHeads>) {
-    ptx::change_registers<kRegistersAtFirst<kHeads>, kProducerRegisters<kHeads>>();
+    ptx::change_registers<kFirst, kProducerRegisters<kHeads>>();
     Producer<kHeads>(call, range, shared).part();
-  } else {
-    ptx::change_registers<kRegistersAtFirst<kHeads>, kConsumerRegisters<kHeads>>();
-    Consumer<kHeads>(call, range, shared, group).part();
+  } else if (group == 0) {
+    ptx::change_registers<kFirst, kLeaderRegisters<kHeads>>();
+    Consumer<kHeads, true>(call, range, shared).part();
+  } else if constexpr (kConsumerGroups<kHeads> > 1) {
+    ptx::change_registers<kFirst, kOtherRegisters>();
+    Consumer<kHeads, false>(call, range, shared).part();
   }
 }
 

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens in, answers of whole rows and partials of split rows out: the work of a warpgroup
-// for its share of a block's heads. Two warpgroups need nothing of each other, so that one's
-// products run while the other turns scores into weights. Heads are the columns of all products, so
-// that no head is padded to 64.
+// Tiles of tokens in, answers of whole rows and partials of split rows out: the work of one or two
+// warpgroups. The leader scores a tile and turns scores into weights; each group weighs its share of
+// the values. Heads are the columns of all products, so that no head is padded to 64.
+//
+// What takes the time is the number of instructions, so maxima and sums are not gathered from all
+// threads for each tile: weights are relative to a reference that moves only where a score exceeds
+// it by far, and each thread keeps sums of its own until a unit ends.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -16,17 +19,13 @@
 
 namespace steady::cuda::sm90 {
 
-template <int kHeads>
+template <int kHeads, bool kLeader>
 class Consumer {
  public:
-  /// Group 0 or 1 of the block's.
-  __device__ Consumer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared,
-                      int group)
+  __device__ Consumer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared)
       : call_(call),
         range_(range),
         shared_(shared),
-        group_(group),
-        first_own_(group * kOwnHeads),
         thread_(static_cast<int>(threadIdx.x) % kGroupThreads) {}
 
   /// All tiles of this part.
@@ -36,61 +35,68 @@ class Consumer {
       // What follows from it is computed again for each tile: keeping it all takes more registers
       // than there are.
       thread_ = ptx::opaque(thread_);
-      if (tile.first_of_row_here()) load_queries(tile.row());
-      const int buffer = step % kBuffers;
-      if (tile.first_of_unit()) begin_unit();
-      if (tile.begin() >= tile.unit_end()) {
-        skip(buffer, parity(step));
-      } else {
-        attend(buffer, parity(step), tile.first_of_unit());
+      if (tile.first_of_unit()) {
+        if (tile.first_of_row_here()) load_queries(tile.row());
+        begin_unit();
       }
+      const int buffer = step % kBuffers;
+      ptx::wait(&shared_.full[buffer], step / kBuffers % 2);
+      // An empty row's tile names nothing, and makes what is right for it: zeros.
+      attend(buffer, tile.first_of_unit());
+      if (lane() == 0) ptx::arrive(&shared_.empty[buffer]);
       if (tile.last_of_unit()) end_unit(tile);
     }
   }
 
  private:
-  static constexpr int kOwnHeads = kHeads / kConsumerGroups<kHeads>;
-  static constexpr int kPairs = kOwnHeads / 8;  // of columns that a lane has in a product
-  static constexpr int kSums = kOwnHeads / 2;   // of a lane in a product
+  static constexpr int kThreads = kConsumerGroups<kHeads> * kGroupThreads;
+  static constexpr int kOwnBlocks = kBlocks / kConsumerGroups<kHeads>;
+  static constexpr int kFirstBlock = kLeader ? 0 : kOwnBlocks;
+  static constexpr int kPairs = kHeads / 8;  // of columns that a lane has in a product
+  static constexpr int kSums = kHeads / 2;   // of a lane in a product
   static constexpr int kVectorChunks = kHeadDim / kChunkDims;
-  static constexpr int kHeadStep =
-      kGroupThreads / kVectorChunks;     // from chunk to chunk of a thread
-  static constexpr int kBarrier = 1;     // and the next: one for each group
-  static constexpr float kSlack = 8.0f;  // in steps of two by which scores may exceed the maximum
+  static constexpr int kHeadStep = kThreads / kVectorChunks;  // from chunk to chunk of a thread
+  static constexpr int kAll = 1, kLeaders = 2;                // named barriers
+  static constexpr float kSlack = 8.0f;  // a weight may be 2^kSlack; the reference moves beyond
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
+  __device__ int thread_of_all() const { return thread_ + (kLeader ? 0 : kGroupThreads); }
   __device__ int warp() const { return thread_ / 32; }
   __device__ int lane() const { return thread_ % 32; }
   /// Of a lane's sums: row of the first, column of the first in block `j` of eight.
   __device__ int first_row() const { return 16 * warp() + lane() / 4; }
   __device__ int column(int j) const { return 8 * j + 2 * (lane() % 4); }
-  /// The head whose state this thread keeps, if it keeps one.
-  __device__ bool keeps_state() const { return thread_ < kOwnHeads; }
-  __device__ int own_head() const { return first_own_ + thread_; }
-  __device__ void sync() const { ptx::sync(kBarrier + group_, kGroupThreads); }
+  /// Whether this thread keeps the state of head thread_.
+  __device__ bool keeps_state() const { return kLeader && thread_ < kHeads; }
+  /// Whether this thread sums up half of a head's weights as bf16 has them; the last group's do.
+  __device__ bool sums_weights() const {
+    return kLeader == (kConsumerGroups<kHeads> == 1) && thread_ < 2 * kHeads;
+  }
+  __device__ static void sync_all() { ptx::sync(kAll, kThreads); }
+  __device__ static void sync_leaders() { ptx::sync(kLeaders, kGroupThreads); }
 
-  /// Of this group.
-  __device__ int first_head() const { return static_cast<int>(blockIdx.y) * kHeads + first_own_; }
-  __device__ int heads_here() const { return min(kOwnHeads, call_.heads - first_head()); }
+  __device__ int first_head() const { return static_cast<int>(blockIdx.y) * kHeads; }
+  __device__ int heads_here() const { return min(kHeads, call_.heads - first_head()); }
 
   /// A thread has one chunk of every kHeadStep-th head.
-  __device__ int first_chunk_head() const { return thread_ / kVectorChunks; }
-  __device__ int own_chunk() const { return thread_ % kVectorChunks; }
+  __device__ int first_chunk_head() const { return thread_of_all() / kVectorChunks; }
+  __device__ int own_chunk() const { return thread_of_all() % kVectorChunks; }
   __device__ Chunk* chunk_of(int head) const {
-    return shared_.q[own_chunk() / kBlockChunks].at(first_own_ + head, own_chunk() % kBlockChunks);
+    return shared_.q[own_chunk() / kBlockChunks].at(head, own_chunk() % kBlockChunks);
   }
 
   __device__ void load_queries(int row) {
-    constexpr int kChunks = kOwnHeads / kHeadStep;
+    constexpr int kChunks = kHeads / kHeadStep;
     constexpr int kAtOnce = kChunks % 8 == 0 ? 8 : kChunks % 6 == 0 ? 6 : kChunks;
     const Layer& layer = call_.layer;
-    const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, row, first_head()) +
+    const uint16_t* q = layer.q +
+                        row_offset(layer.q_strides, call_.queries, row, first_head()) +
                         own_chunk() * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
-    sync();  // the answer of the row before may still lie there
+    sync_all();  // the answer of the row before may still lie there
 #pragma unroll 1
-    for (int first = first_chunk_head(); first < kOwnHeads; first += kAtOnce * kHeadStep) {
+    for (int first = first_chunk_head(); first < kHeads; first += kAtOnce * kHeadStep) {
       Chunk values[kAtOnce];
 #pragma unroll
       for (int i = 0; i < kAtOnce; ++i) {
@@ -103,40 +109,28 @@ class Consumer {
       for (int i = 0; i < kAtOnce; ++i) *chunk_of(first + i * kHeadStep) = values[i];
     }
     ptx::fence_shared_writes();
-    sync();
+    sync_all();
   }
 
   __device__ void begin_unit() {
-    state_ = {};
+    reference_ = -INFINITY;  // below any score by far
+    if (keeps_state()) shared_.reference[thread_] = reference_;
+    if constexpr (kLeader) sync_leaders();
     rounded_sum_ = 0.0f;
+#pragma unroll
+    for (float& sum : exact_sums_) sum = 0.0f;
+    for (auto& block : sums_) ptx::forget(block);
   }
-
-  /// Of the phase in which a buffer's tile is ready.
-  __device__ static uint32_t parity(int step) { return step / kBuffers % 2; }
 
   /// `first` of a unit: there are no sums yet.
-  __device__ void attend(int buffer, uint32_t ready, bool first) {
-    ptx::wait(&shared_.full[buffer], ready);
-    float scores[kSums];
-    score(buffer, scores);
-    soften(buffer, scores);
-    sync();  // the weights are there
-    if (keeps_state()) join_sums();
-    weigh(buffer, first);
-    release(buffer);
-  }
-
-  /// The one tile of an empty row.
-  __device__ void skip(int buffer, uint32_t ready) {
-    ptx::wait(&shared_.full[buffer], ready);
-    for (auto& block : sums_) {
-      for (float& sum : block) sum = 0.0f;
+  __device__ void attend(int buffer, bool first) {
+    if constexpr (kLeader) {
+      float scores[kSums];
+      score(buffer, scores);
+      soften(buffer, scores);
     }
-    release(buffer);
-  }
-
-  __device__ void release(int buffer) {
-    if (lane() == 0) ptx::arrive(&shared_.empty[buffer]);
+    sync_all();  // the weights are there
+    weigh(buffer, first);
   }
 
   /// scores = tokens · q
@@ -145,12 +139,12 @@ class Consumer {
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       const uint64_t tokens = ptx::describe_operand(&shared_.tokens[buffer][block]);
-      const uint64_t q = ptx::describe_operand(&shared_.q[block].rows[first_own_]);
+      const uint64_t q = ptx::describe_operand(&shared_.q[block]);
 #pragma unroll
       for (int d = 0; d < kBlockDims; d += 16) {
         const uint32_t bytes = d * sizeof(uint16_t);
-        ptx::multiply_add<kOwnHeads, false>(scores, ptx::advance(tokens, bytes),
-                                            ptx::advance(q, bytes), block + d > 0);
+        ptx::multiply_add<kHeads, false>(scores, ptx::advance(tokens, bytes),
+                                         ptx::advance(q, bytes), block + d > 0);
       }
     }
     ptx::commit_products();
@@ -158,75 +152,127 @@ class Consumer {
     ptx::pin(scores);
   }
 
-  /// Turns scores into weights e^(score - max), in shared memory, and joins the tile's maximum with
-  /// that of the tiles before. Scores and maxima are logarithms to base 2 until the unit ends.
+  /// Turns scores into weights 2^(score - reference), in shared memory. Scores are logarithms to
+  /// base 2 from here on until the unit ends.
   __device__ void soften(int buffer, float (&scores)[kSums]) {
     const bool named[2] = {shared_.named[buffer][first_row()],
                            shared_.named[buffer][first_row() + 8]};
-    const auto each = [](const auto& of_columns) {
-#pragma unroll
-      for (int j = 0; j + 1 < kPairs; j += 2) of_columns(j, std::integral_constant<int, 2>());
-      if constexpr (kPairs % 2 == 1) of_columns(kPairs - 1, std::integral_constant<int, 1>());
-    };
-    each([&](int j, auto pairs) { find_max<pairs>(scores, j, named); });
-    sync();
-    if (keeps_state()) join_max();
-    sync();
-    each([&](int j, auto pairs) { make_weights<pairs>(scores, j, named); });
+    const float scale = call_.softmax_scale * kLog2e;
+    const bool moves = ptx::sync_any(kLeaders, kGroupThreads, exceeds(scores, named, scale));
+    if (moves) move_references(buffer, scores, named, scale);
+    if (thread_ == 0) shared_.moved[buffer] = moves;
+    ptx::pin(scores);  // what exceeds() has made of them is not kept
+    for_each_pairs([&](int j, auto pairs) { make_weights<pairs>(scores, j, named, scale, buffer); });
     ptx::fence_shared_writes();
   }
 
-  /// Scales the scores of `kCount` pairs of columns from `first` on, and leaves the maxima of the
-  /// warp's tokens.
-  template <int kCount>
-  __device__ void find_max(float (&scores)[kSums], int first, const bool (&named)[2]) {
-    float most[2 * kCount];
+  /// Calls body(first pair, how many) for all pairs of columns, two at a time where there are two.
+  template <class Body>
+  __device__ static void for_each_pairs(const Body& body) {
+    if constexpr (kPairs > 1) {
 #pragma unroll
-    for (int i = 0; i < 2 * kCount; ++i) {
-      float& upper = scores[4 * (first + i / 2) + i % 2];
-      float& lower = scores[4 * (first + i / 2) + 2 + i % 2];
-      upper *= call_.softmax_scale * kLog2e;
-      lower *= call_.softmax_scale * kLog2e;
-      most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
+      for (int j = 0; j + 1 < kPairs; j += 2) body(j, std::integral_constant<int, 2>());
     }
-    reduce<kCount>(
-        most, [](float a, float b) { return fmaxf(a, b); },
-        &shared_.warp_max[warp()][first_own_ + 8 * first]);
+    if constexpr (kPairs % 2 == 1) body(kPairs - 1, std::integral_constant<int, 1>());
   }
 
-  /// Writes the weights of those columns and leaves their sums, exact and as bf16 has them.
+  /// Of columns `column(j)` and the next.
+  __device__ float2 references(int j) const {
+    return *reinterpret_cast<const float2*>(&shared_.reference[column(j)]);
+  }
+
+  /// score - reference, -inf for what no slot names. One rounding, wherever it is computed.
+  __device__ static float distance(float score, float scale, float reference, bool named) {
+    const float distance = __fmaf_rn(score, scale, -reference);
+    return named ? distance : -INFINITY;
+  }
+
+  /// Whether a score of this thread is too far above its reference.
+  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2],
+                          float scale) const {
+    float most = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const float2 reference = references(j);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        most = fmaxf(most, distance(scores[4 * j + 2 * i], scale, reference.x, named[i]));
+        most = fmaxf(most, distance(scores[4 * j + 2 * i + 1], scale, reference.y, named[i]));
+      }
+    }
+    return most > kSlack;
+  }
+
+  /// A head's reference becomes the largest score so far if that is far above, and its alone: its
+  /// bits must not depend on the heads beside it.
+  __device__ void move_references(int buffer, const float (&scores)[kSums], const bool (&named)[2],
+                                  float scale) {
+    for_each_pairs([&](int j, auto pairs) {
+      float most[2 * pairs];
+#pragma unroll
+      for (int i = 0; i < 2 * pairs; ++i) {
+        const float upper = scores[4 * (j + i / 2) + i % 2];
+        const float lower = scores[4 * (j + i / 2) + 2 + i % 2];
+        most[i] = fmaxf(named[0] ? upper * scale : -INFINITY, named[1] ? lower * scale : -INFINITY);
+      }
+      reduce<pairs>(
+          most, [](float a, float b) { return fmaxf(a, b); }, &shared_.of_warp[warp()][8 * j]);
+    });
+    sync_leaders();
+    if (keeps_state()) move_reference(buffer);
+    sync_leaders();
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const float2 factor =
+          *reinterpret_cast<const float2*>(&shared_.old_weight[buffer][column(j)]);
+      exact_sums_[2 * j] *= factor.x;
+      exact_sums_[2 * j + 1] *= factor.y;
+    }
+  }
+
+  /// Of one head, after all warps have their tile's maximum.
+  __device__ void move_reference(int buffer) {
+    float most = -INFINITY;
+    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, shared_.of_warp[w][thread_]);
+    float old_weight = 1.0f;
+    if (reference_ == -INFINITY) {
+      old_weight = 0.0f;  // of nothing
+      reference_ = most;
+    } else if (most > reference_ + kSlack) {
+      old_weight = ptx::exp2_approximate(reference_ - most);
+      reference_ = most;
+    }
+    shared_.reference[thread_] = reference_;
+    shared_.old_weight[buffer][thread_] = old_weight;
+  }
+
+  /// Writes the weights of `kCount` pairs of columns from `first` on, and adds them to the exact
+  /// sums.
   template <int kCount>
-  __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2]) {
-    float sums[2 * kCount], rounded_sums[2 * kCount];
+  __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2],
+                               float scale, int buffer) {
     uint32_t weights[2 * kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
-      const float2 max =
-          *reinterpret_cast<const float2*>(&shared_.max[first_own_ + column(first + j)]);
+      const float2 reference = references(first + j);
       const auto weight = [&](int i, int e) {
-        const float score = scores[4 * (first + j) + 2 * i + e], limit = e == 0 ? max.x : max.y;
-        return named[i] ? ptx::exp2_approximate(score - limit) : 0.0f;
+        return ptx::exp2_approximate(distance(scores[4 * (first + j) + 2 * i + e], scale,
+                                              e == 0 ? reference.x : reference.y, named[i]));
       };
       float exact[2][2];
-      __nv_bfloat162 rounded[2];
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         exact[i][0] = weight(i, 0);
         exact[i][1] = weight(i, 1);
-        rounded[i] = __floats2bfloat162_rn(exact[i][0], exact[i][1]);
-        weights[2 * j + i] = *reinterpret_cast<const uint32_t*>(&rounded[i]);
+        const __nv_bfloat162 rounded = __floats2bfloat162_rn(exact[i][0], exact[i][1]);
+        weights[2 * j + i] = *reinterpret_cast<const uint32_t*>(&rounded);
       }
-      sums[2 * j] = exact[0][0] + exact[1][0];
-      sums[2 * j + 1] = exact[0][1] + exact[1][1];
-      rounded_sums[2 * j] = __low2float(rounded[0]) + __low2float(rounded[1]);
-      rounded_sums[2 * j + 1] = __high2float(rounded[0]) + __high2float(rounded[1]);
+      exact_sums_[2 * (first + j)] += exact[0][0] + exact[1][0];
+      exact_sums_[2 * (first + j) + 1] += exact[0][1] + exact[1][1];
     }
     store_transposed<kCount>(weights, [&](int head, int chunk) {
-      return shared_.weights.at(first_own_ + 8 * first + head, 2 * warp() + chunk);
+      return shared_.weights[buffer].at(8 * first + head, 2 * warp() + chunk);
     });
-    const auto plus = [](float a, float b) { return a + b; };
-    reduce<kCount>(sums, plus, &shared_.warp_sum[warp()][first_own_ + 8 * first]);
-    reduce<kCount>(rounded_sums, plus, &shared_.warp_rounded_sum[warp()][first_own_ + 8 * first]);
   }
 
   /// Joins a value for each of `kCount` pairs of a lane's columns over the warp's rows, and writes
@@ -266,70 +312,56 @@ class Consumer {
     }
   }
 
-  /// Of one head, after all warps have their tile's maximum.
-  __device__ void join_max() {
-    const int head = own_head();
-    float max = state_.max;
-    for (int w = 0; w < kWarps; ++w) max = fmaxf(max, shared_.warp_max[w][head]);
-    // Weights somewhat above one do no harm, and making all sums smaller takes time.
-    if (state_.sum != 0.0f && max <= state_.max + kSlack) max = state_.max;
-    const float old_weight = state_.sum == 0.0f ? 0.0f : ptx::exp2_approximate(state_.max - max);
-    state_.max = max;
-    state_.sum *= old_weight;
-    rounded_sum_ *= old_weight;
-    shared_.max[head] = max;
-    shared_.old_weight[head] = old_weight;
-  }
-
-  __device__ void join_sums() {
-    const int head = own_head();
-    const auto all = [&](const float(&of_warp)[kWarps][kHeads]) {
-      return (of_warp[0][head] + of_warp[1][head]) + (of_warp[2][head] + of_warp[3][head]);
-    };
-    state_.sum += all(shared_.warp_sum);
-    rounded_sum_ += all(shared_.warp_rounded_sum);
-  }
-
   /// sums = sums * old weights + values · weights
   __device__ void weigh(int buffer, bool first) {
-    if (!first) rescale(shared_.old_weight);
+    if (shared_.moved[buffer]) rescale(shared_.old_weight[buffer]);
     for (auto& block : sums_) ptx::pin(block);
     ptx::begin_products();
-    const uint64_t weights = ptx::describe_operand(&shared_.weights.rows[first_own_]);
+    const uint64_t weights = ptx::describe_operand(&shared_.weights[buffer]);
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
-      const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][block]);
+    for (int block = 0; block < kOwnBlocks; ++block) {
+      const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][kFirstBlock + block]);
 #pragma unroll
       for (int token = 0; token < kTokens; token += 16) {
-        ptx::multiply_add<kOwnHeads, true>(
-            sums_[block], ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
-            ptx::advance(weights, token * sizeof(uint16_t)), !first || token > 0);
+        ptx::multiply_add<kHeads, true>(sums_[block],
+                                        ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
+                                        ptx::advance(weights, token * sizeof(uint16_t)),
+                                        !first || token > 0);
       }
     }
     ptx::commit_products();
+    if (sums_weights()) sum_weights(buffer);
     ptx::wait_products<0>();
     for (auto& block : sums_) ptx::pin(block);
   }
 
-  /// Once the maximum has settled, most tiles leave the sums as they are.
+  /// While products run.
+  __device__ void sum_weights(int buffer) {
+    const int head = thread_ / 2;
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < kBlockChunks / 2; ++i) {
+      const Chunk chunk =
+          *shared_.weights[buffer].at(head, thread_ % 2 * kBlockChunks / 2 + i);
+      for (const uint32_t pair : {chunk.x, chunk.y, chunk.z, chunk.w})
+        sum += __uint_as_float(pair << 16) + __uint_as_float(pair & 0xffff0000u);
+    }
+    if (shared_.moved[buffer]) rounded_sum_ *= shared_.old_weight[buffer][head];
+    rounded_sum_ += sum;
+  }
+
   __device__ void rescale(const float (&factors)[kHeads]) {
-    float2 mine[kPairs];
-    bool changes = false;
+    const auto scale = [](float* four, const float2& factor) {
+      four[0] *= factor.x;
+      four[1] *= factor.y;
+      four[2] *= factor.x;
+      four[3] *= factor.y;
+    };
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      mine[j] = *reinterpret_cast<const float2*>(&factors[first_own_ + column(j)]);
-      changes = changes || mine[j].x != 1.0f || mine[j].y != 1.0f;
-    }
-    if (!__any_sync(~0u, changes)) return;
+      const float2 factor = *reinterpret_cast<const float2*>(&factors[column(j)]);
 #pragma unroll
-    for (auto& block : sums_) {
-#pragma unroll
-      for (int j = 0; j < kPairs; ++j) {
-        block[4 * j] *= mine[j].x;
-        block[4 * j + 1] *= mine[j].y;
-        block[4 * j + 2] *= mine[j].x;
-        block[4 * j + 3] *= mine[j].y;
-      }
+      for (auto& block : sums_) scale(&block[4 * j], factor);
     }
   }
 
@@ -337,12 +369,16 @@ class Consumer {
   __device__ void end_unit(const TileCursor& tile) {
     // The sums have been made with rounded weights, the states with exact ones; bringing them to
     // the exact sum leaves only what rounding changed between the tokens.
+    leave_sums();
     if (keeps_state()) {
-      state_.max *= kLn2;
-      shared_.unit[own_head()] = state_;
-      shared_.factor[own_head()] = state_.sum == 0.0f ? 1.0f : state_.sum / rounded_sum_;
+      const auto& of_warp = shared_.of_warp;
+      const float sum = (of_warp[0][thread_] + of_warp[1][thread_]) +
+                        (of_warp[2][thread_] + of_warp[3][thread_]);
+      shared_.unit[thread_] = {reference_ * kLn2, sum};
+      const float rounded = shared_.rounded_sum[0][thread_] + shared_.rounded_sum[1][thread_];
+      shared_.factor[thread_] = sum == 0.0f ? 1.0f : sum / rounded;
     }
-    sync();
+    sync_all();
     rescale(shared_.factor);
     const int unit = tile.unit();
     if (tile.plan().first_slot != RowPlan::kWhole) {
@@ -352,41 +388,58 @@ class Consumer {
       if (unit + 1 < tile.unit_count()) store(static_cast<int>(blockIdx.x), shared_.row);
       if (tile.last_of_row_here()) finish(tile.row());
     }
-    sync();  // what the unit left may be written again
+    sync_all();  // what the unit left may be written again
+  }
+
+  /// Leaves what is gathered from all threads only now: the sums of the weights, exact for each warp
+  /// and as bf16 has them.
+  __device__ void leave_sums() {
+    if (sums_weights()) shared_.rounded_sum[thread_ % 2][thread_ / 2] = rounded_sum_;
+    if constexpr (kLeader) {
+      for_each_pairs([&](int j, auto pairs) {
+        float sums[2 * pairs];
+#pragma unroll
+        for (int i = 0; i < 2 * pairs; ++i) sums[i] = exact_sums_[2 * j + i];
+        reduce<pairs>(
+            sums, [](float a, float b) { return a + b; }, &shared_.of_warp[warp()][8 * j]);
+      });
+    }
+    sync_all();
   }
 
   /// The row so far lies in this part's own partial; joins it with the unit, in shared_.row and
   /// sums_.
   __device__ void join_row(int unit) {
     if (keeps_state()) {
-      SoftmaxState& so_far = shared_.row[own_head()];
+      SoftmaxState& so_far = shared_.row[thread_];
       if (unit == 0) {
-        so_far = state_;
+        so_far = shared_.unit[thread_];
       } else {
-        const Merged merged = merge(so_far, state_);
-        shared_.merged[own_head()] = merged;
+        const Merged merged = merge(so_far, shared_.unit[thread_]);
+        shared_.merged[thread_] = merged;
         so_far = merged.state;
       }
     }
-    sync();
+    sync_all();
     if (unit == 0) return;
     const float* left = first_sum_of(static_cast<int>(blockIdx.x));
     for_each_sum([&](int head, int offset, float& sum) {
-      sum = merge_out(left[offset], sum, shared_.merged[first_own_ + head]);
+      sum = merge_out(left[offset], sum, shared_.merged[head]);
     });
   }
 
   /// Writes `states` and sums_ as partial number `partial`.
   __device__ void store(int partial, const SoftmaxState* states) {
-    if (thread_ < heads_here())
-      partial_states(call_, partial)[first_head() + thread_] = states[own_head()];
+    if (kLeader && thread_ < heads_here())
+      partial_states(call_, partial)[first_head() + thread_] = states[thread_];
     float* out = first_sum_of(partial);
     for_each_sum([&](int, int offset, float& sum) { out[offset] = sum; });
   }
 
   /// Where a partial keeps this thread's first sum.
   __device__ float* first_sum_of(int partial) const {
-    return partial_out(call_, partial, first_head() + column(0)) + first_row();
+    return partial_out(call_, partial, first_head() + column(0)) + kFirstBlock * kBlockDims +
+           first_row();
   }
 
   /// Calls body(head, offset from the first sum in a partial, sum) for the sums of this thread
@@ -394,7 +447,7 @@ class Consumer {
   template <class Body>
   __device__ void for_each_sum(const Body& body) {
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
+    for (int block = 0; block < kOwnBlocks; ++block) {
 #pragma unroll
       for (int i = 0; i < kSums; ++i) {
         const int later_head = 8 * (i / 4) + i % 2, head = column(0) + later_head;
@@ -406,22 +459,22 @@ class Consumer {
 
   /// Writes out and lse of a row whose states are in shared_.row and whose output is in sums_.
   __device__ void finish(int row) {
-    if (thread_ < heads_here()) {
+    if (kLeader && thread_ < heads_here()) {
       const int head = first_head() + thread_;
-      const Finished finished = finish_head(call_, shared_.row[own_head()], head);
-      shared_.factor[own_head()] = finished.out_weight;
+      const Finished finished = finish_head(call_, shared_.row[thread_], head);
+      shared_.factor[thread_] = finished.out_weight;
       write_lse(call_, finished, row, head);
     }
-    sync();
+    sync_all();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at
     // once.
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
+    for (int block = 0; block < kOwnBlocks; ++block) {
       uint32_t answer[2 * kPairs];
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) {
         const float2 factor =
-            *reinterpret_cast<const float2*>(&shared_.factor[first_own_ + column(j)]);
+            *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const __nv_bfloat162 pair = __floats2bfloat162_rn(
@@ -430,10 +483,10 @@ class Consumer {
         }
       }
       store_transposed<kPairs>(answer, [&](int head, int chunk) {
-        return shared_.q[block].at(first_own_ + head, 2 * warp() + chunk);
+        return shared_.q[kFirstBlock + block].at(head, 2 * warp() + chunk);
       });
     }
-    sync();
+    sync_all();
     write_out(row);
   }
 
@@ -466,12 +519,12 @@ class Consumer {
   const LayerCall& call_;
   const PartRange range_;
   Shared<kHeads>& shared_;
-  const int group_, first_own_;
   int thread_;  // of the group
-  /// Of own_head(): the unit so far.
-  SoftmaxState state_;
-  float rounded_sum_ = 0.0f;
-  float sums_[kBlocks][kSums];  ///< of the unit: 64 values by heads in each block
+  // Of the unit so far.
+  float reference_;                      // of head thread_, if this thread keeps its state
+  float exact_sums_[2 * kPairs];         // of this thread's rows' weights, a column each
+  float rounded_sum_;                    // of half a head's weights, if this thread sums them up
+  float sums_[kOwnBlocks][kSums];        // 64 values by heads in each block
 };
 
 }  // namespace steady::cuda::sm90

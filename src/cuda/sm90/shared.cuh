@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: one buffer of queries, two of tokens, one of weights, and the
+// What the roles of a block share: one buffer of queries, two of tokens, two of weights, and the
 // barriers that hand them over.
 #pragma once
 
@@ -41,11 +41,13 @@ template <int kHeads>
 struct Shared {
   Block<kHeads> q[kBlocks];  // later the row's answer
   Block<kTokens> tokens[kBuffers][kBlocks];
-  Block<kHeads> weights;  // heads by tokens
-  // Of each warp's sixteen tokens, for one thread a head to join.
-  float warp_max[kWarps][kHeads], warp_sum[kWarps][kHeads], warp_rounded_sum[kWarps][kHeads];
-  float max[kHeads];         // of the scores so far
-  float old_weight[kHeads];  // what the sums so far are worth after a tile's maximum
+  Block<kHeads> weights[kBuffers];  // heads by tokens; the leader may be a tile ahead
+  float of_warp[kWarps][kHeads];  // of each warp's sixteen tokens, for one thread a head to join
+  float reference[kHeads];        // weights are relative to it
+  float rounded_sum[2][kHeads];   // of a unit's weights
+  // What the sums so far are worth after references moved, and whether any did.
+  float old_weight[kBuffers][kHeads];
+  bool moved[kBuffers];
   float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
   SoftmaxState unit[kHeads], row[kHeads];
   Merged merged[kHeads];

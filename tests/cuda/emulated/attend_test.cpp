@@ -26,8 +26,9 @@ constexpr int kRows = 3;  // with tokens in both scopes, without any, with fewer
 /// A shape and its tensors: NaN in all bytes that no slot names, holes and strays among the slots.
 class Inputs {
  public:
-  Inputs(int heads, int window, int compressed, steady_cache_format format, int offset_bytes = 0)
-      : shape_{heads, 1, kRows, 1, 0.05f, {STEADY_CACHE_FP8, 5, window}, {}},
+  Inputs(int heads, int window, int compressed, steady_cache_format format, int offset_bytes = 0,
+         float softmax_scale = 0.05f)
+      : shape_{heads, 1, kRows, 1, softmax_scale, {STEADY_CACHE_FP8, 5, window}, {}},
         q_(size_t{kRows} * heads * kHeadDim),
         sinks_(heads) {
     shape_.compressed[0] = {format, 7, compressed};
@@ -195,11 +196,20 @@ constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{false, 16}));
-INSTANTIATE_TEST_SUITE_P(Hopper, Emulated, testing::Values(Kernel{true, 8}, Kernel{true, 24}));
+INSTANTIATE_TEST_SUITE_P(Hopper, Emulated, testing::Values(Kernel{true, 8}, Kernel{true, 24},
+                                                          Kernel{true, 48}));
 
 TEST_P(Emulated, AnswersAreTheOracles) {
   const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
   expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
+}
+
+/// Scores so far apart that the largest one of a later tile leaves those before without weight.
+TEST_P(Emulated, ScoresThatRiseFarAreRight) {
+  for (const float softmax_scale : {1.5f, -1.5f}) {
+    const Inputs inputs(11, 150, 260, STEADY_CACHE_FP8, 0, softmax_scale);
+    expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
+  }
 }
 
 TEST_P(Emulated, PoolsOfBf16AndAtOddAddressesAreReadAsWell) {
@@ -244,11 +254,13 @@ TEST(EmulatedHopper, ManyRowsTakeLargeGroupsOfHeadsAndFewRowsSpreadTheirHeads) {
 }
 
 TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
-  const Inputs inputs(50, 70, 20, STEADY_CACHE_FP8);
-  const Answer by_64 = run(inputs, kWhole, {true, 64});
-  expect_close(by_64, oracle(inputs));
-  for (const int heads : {8, 16, 32, 48}) {
-    EXPECT_TRUE(run(inputs, kWhole, {true, heads}) == by_64) << heads;
+  for (const float softmax_scale : {0.05f, 0.5f}) {  // the second moves some heads' references
+    const Inputs inputs(50, 130, 70, STEADY_CACHE_FP8, 0, softmax_scale);
+    const Answer by_64 = run(inputs, kWhole, {true, 64});
+    expect_close(by_64, oracle(inputs));
+    for (const int heads : {8, 16, 32, 48}) {
+      EXPECT_TRUE(run(inputs, kWhole, {true, heads}) == by_64) << heads;
+    }
   }
 }
 

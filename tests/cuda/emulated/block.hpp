@@ -54,6 +54,7 @@ struct Warp {
 struct Block {
   uint8_t* shared;
   NamedBarrier barriers[kMaxNamedBarriers];
+  std::atomic<bool> said[kMaxNamedBarriers] = {};  // what votes at a barrier come to
   std::unique_ptr<Warp[]> warps;
 };
 
@@ -130,6 +131,12 @@ cudaError_t allow(Kernel*, cudaFuncAttribute, int) {
 inline int min(int a, int b) { return std::min(a, b); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
+
+inline float __uint_as_float(uint32_t bits) {
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
 
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;

@@ -8,6 +8,17 @@ namespace steady::cuda::ptx {
 
 inline void sync(int id, int threads) { emulated::block->barriers[id].arrive_and_wait(threads); }
 
+inline bool sync_any(int id, int threads, bool says) {
+  std::atomic<bool>& said = emulated::block->said[id];
+  if (says) said = true;
+  sync(id, threads);
+  const bool any = said;
+  sync(id, threads);
+  said = false;
+  sync(id, threads);
+  return any;
+}
+
 /// Phases in the upper half of a barrier, arrivals of a phase and those still missing below.
 inline void init_barrier(uint64_t* barrier, int arrivals) {
   *barrier = static_cast<uint64_t>(arrivals) << 16 | static_cast<uint64_t>(arrivals);

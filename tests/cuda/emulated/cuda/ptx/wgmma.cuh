@@ -17,6 +17,10 @@ void wait_products() {
 }
 template <int kCount>
 void pin(float (&)[kCount]) {}
+template <int kCount>
+void forget(float (&sums)[kCount]) {
+  for (float& sum : sums) sum = NAN;
+}
 
 /// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
 /// the address swizzled by bits 7 to 9.
