@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, answers of whole rows and partials of split rows out: the work of one or two
-// warpgroups. The leader scores a tile and turns scores into weights; each group weighs its share of
-// the values. Heads are the columns of all products, so that no head is padded to 64.
+// warpgroups. The leader scores a tile and turns scores into weights; each group weighs its share
+// of the values. Heads are the columns of all products, so that no head is padded to 64.
 //
 // What takes the time is the number of instructions, so maxima and sums are not gathered from all
 // threads for each tile: weights are relative to a reference that moves only where a score exceeds
@@ -89,8 +89,7 @@ class Consumer {
     constexpr int kChunks = kHeads / kHeadStep;
     constexpr int kAtOnce = kChunks % 8 == 0 ? 8 : kChunks % 6 == 0 ? 6 : kChunks;
     const Layer& layer = call_.layer;
-    const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, row, first_head()) +
+    const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, row, first_head()) +
                         own_chunk() * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
@@ -162,7 +161,8 @@ class Consumer {
     if (moves) move_references(buffer, scores, named, scale);
     if (thread_ == 0) shared_.moved[buffer] = moves;
     ptx::pin(scores);  // what exceeds() has made of them is not kept
-    for_each_pairs([&](int j, auto pairs) { make_weights<pairs>(scores, j, named, scale, buffer); });
+    for_each_pairs(
+        [&](int j, auto pairs) { make_weights<pairs>(scores, j, named, scale, buffer); });
     ptx::fence_shared_writes();
   }
 
@@ -188,8 +188,7 @@ class Consumer {
   }
 
   /// Whether a score of this thread is too far above its reference.
-  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2],
-                          float scale) const {
+  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2], float scale) const {
     float most = -INFINITY;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -323,10 +322,9 @@ class Consumer {
       const uint64_t values = ptx::describe_operand(&shared_.tokens[buffer][kFirstBlock + block]);
 #pragma unroll
       for (int token = 0; token < kTokens; token += 16) {
-        ptx::multiply_add<kHeads, true>(sums_[block],
-                                        ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
-                                        ptx::advance(weights, token * sizeof(uint16_t)),
-                                        !first || token > 0);
+        ptx::multiply_add<kHeads, true>(
+            sums_[block], ptx::advance(values, token * kBlockDims * sizeof(uint16_t)),
+            ptx::advance(weights, token * sizeof(uint16_t)), !first || token > 0);
       }
     }
     ptx::commit_products();
@@ -341,8 +339,7 @@ class Consumer {
     float sum = 0.0f;
 #pragma unroll
     for (int i = 0; i < kBlockChunks / 2; ++i) {
-      const Chunk chunk =
-          *shared_.weights[buffer].at(head, thread_ % 2 * kBlockChunks / 2 + i);
+      const Chunk chunk = *shared_.weights[buffer].at(head, thread_ % 2 * kBlockChunks / 2 + i);
       for (const uint32_t pair : {chunk.x, chunk.y, chunk.z, chunk.w})
         sum += __uint_as_float(pair << 16) + __uint_as_float(pair & 0xffff0000u);
     }
@@ -372,8 +369,8 @@ class Consumer {
     leave_sums();
     if (keeps_state()) {
       const auto& of_warp = shared_.of_warp;
-      const float sum = (of_warp[0][thread_] + of_warp[1][thread_]) +
-                        (of_warp[2][thread_] + of_warp[3][thread_]);
+      const float sum =
+          (of_warp[0][thread_] + of_warp[1][thread_]) + (of_warp[2][thread_] + of_warp[3][thread_]);
       shared_.unit[thread_] = {reference_ * kLn2, sum};
       const float rounded = shared_.rounded_sum[0][thread_] + shared_.rounded_sum[1][thread_];
       shared_.factor[thread_] = sum == 0.0f ? 1.0f : sum / rounded;
@@ -391,8 +388,8 @@ class Consumer {
     sync_all();  // what the unit left may be written again
   }
 
-  /// Leaves what is gathered from all threads only now: the sums of the weights, exact for each warp
-  /// and as bf16 has them.
+  /// Leaves what is gathered from all threads only now: the sums of the weights, exact for each
+  /// warp and as bf16 has them.
   __device__ void leave_sums() {
     if (sums_weights()) shared_.rounded_sum[thread_ % 2][thread_ / 2] = rounded_sum_;
     if constexpr (kLeader) {
@@ -473,8 +470,7 @@ class Consumer {
       uint32_t answer[2 * kPairs];
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) {
-        const float2 factor =
-            *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
+        const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           const __nv_bfloat162 pair = __floats2bfloat162_rn(
@@ -521,10 +517,10 @@ class Consumer {
   Shared<kHeads>& shared_;
   int thread_;  // of the group
   // Of the unit so far.
-  float reference_;                      // of head thread_, if this thread keeps its state
-  float exact_sums_[2 * kPairs];         // of this thread's rows' weights, a column each
-  float rounded_sum_;                    // of half a head's weights, if this thread sums them up
-  float sums_[kOwnBlocks][kSums];        // 64 values by heads in each block
+  float reference_;                // of head thread_, if this thread keeps its state
+  float exact_sums_[2 * kPairs];   // of this thread's rows' weights, a column each
+  float rounded_sum_;              // of half a head's weights, if this thread sums them up
+  float sums_[kOwnBlocks][kSums];  // 64 values by heads in each block
 };
 
 }  // namespace steady::cuda::sm90

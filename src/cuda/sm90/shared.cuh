@@ -42,9 +42,9 @@ struct Shared {
   Block<kHeads> q[kBlocks];  // later the row's answer
   Block<kTokens> tokens[kBuffers][kBlocks];
   Block<kHeads> weights[kBuffers];  // heads by tokens; the leader may be a tile ahead
-  float of_warp[kWarps][kHeads];  // of each warp's sixteen tokens, for one thread a head to join
-  float reference[kHeads];        // weights are relative to it
-  float rounded_sum[2][kHeads];   // of a unit's weights
+  float of_warp[kWarps][kHeads];    // of each warp's sixteen tokens, for one thread a head to join
+  float reference[kHeads];          // weights are relative to it
+  float rounded_sum[2][kHeads];     // of a unit's weights
   // What the sums so far are worth after references moved, and whether any did.
   float old_weight[kBuffers][kHeads];
   bool moved[kBuffers];

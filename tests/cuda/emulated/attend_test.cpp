@@ -196,8 +196,8 @@ constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{false, 16}));
-INSTANTIATE_TEST_SUITE_P(Hopper, Emulated, testing::Values(Kernel{true, 8}, Kernel{true, 24},
-                                                          Kernel{true, 48}));
+INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
+                         testing::Values(Kernel{true, 8}, Kernel{true, 24}, Kernel{true, 48}));
 
 TEST_P(Emulated, AnswersAreTheOracles) {
   const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
