@@ -60,9 +60,11 @@ void attend(const Shape& shape, const Layer& layer, int row, TokenCursor tokens,
 
   for (int head = 0; head < shape.heads; ++head) {
     const ExactState& state = states[head];
-    // The partial keeps the maximum in float; its sums are relative to the one it keeps.
+    // The partial keeps the maximum in float; its sums are relative to the one it keeps. From 2^24
+    // on that is further away than any sum's logarithm tells.
     const auto max = static_cast<float>(state.max);
-    const double weight = state.sum == 0 ? 0 : std::isfinite(max) ? std::exp(state.max - max) : 1;
+    const double away = state.max - max;
+    const double weight = state.sum == 0 ? 0 : std::fabs(away) <= 1 ? std::exp(away) : 1;
     partial.states[head] = {max, static_cast<float>(state.sum * weight)};
     std::transform(state.out, state.out + kHeadDim, partial.out + head * kHeadDim,
                    [&](double sum) { return static_cast<float>(sum * weight); });

@@ -255,6 +255,22 @@ TEST_P(Values, AScoreBeyondFloatIsNoEmptyRow) {
   for (const float lse : run_alone(c, backend()).lse) EXPECT_NE(lse, -kInfinity);
 }
 
+TEST_P(Values, AScoreOfAnySizeIsNoEmptyRow) {
+  for (const double size : {1e4, 1e6, 1e9, 1e15, 1e18}) {
+    for (const double sign : {1.0, -1.0}) {
+      const HostileCase c = own_tokens(1, 1, STEADY_CACHE_BF16);
+      const uint16_t bits = nearest_bf16(sign * size);
+      data_of(c, 0)[0] = static_cast<uint8_t>(bits & 255);
+      data_of(c, 0)[1] = static_cast<uint8_t>(bits >> 8);
+      for (int64_t head = 0; head < c.shape().heads; ++head) {
+        c.q()[head * STEADY_HEAD_DIM] = nearest_bf16(size);
+      }
+      SCOPED_TRACE(sign * size);
+      EXPECT_TRUE(close_to(run_alone(c, backend()), c.answer()));
+    }
+  }
+}
+
 TEST_P(Values, ScoresFarApartAndFarFromZero) {
   constexpr int32_t kTokens = 1500;  // more than a backend does in one go
   for (const double offset : {-3000.0, 3000.0}) {

@@ -43,7 +43,7 @@ __device__ inline void pin(float (&sums)[kCount]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
-/// Tells the compiler that their values do not matter any more, so that they take no registers.
+/// Tells the compiler that their values up to here do not matter, so that they took no registers.
 template <int kCount>
 __device__ inline void forget(float (&sums)[kCount]) {
 #pragma unroll

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One
-// block does a part's units for a group of heads: one or two warpgroups bring tokens, two attend to
-// them.
+// block does a part's units for a group of heads: one or two warpgroups bring tokens, one or two
+// attend to them.
 #include "cuda/sm90/attend.hpp"
 
 #include <iterator>

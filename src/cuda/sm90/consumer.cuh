@@ -15,6 +15,7 @@
 #include "cuda/ptx/barrier.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
+#include "cuda/sm90/columns.cuh"
 #include "cuda/sm90/shared.cuh"
 
 namespace steady::cuda::sm90 {
@@ -57,15 +58,14 @@ class Consumer {
   static constexpr int kVectorChunks = kHeadDim / kChunkDims;
   static constexpr int kHeadStep = kThreads / kVectorChunks;  // from chunk to chunk of a thread
   static constexpr int kAll = 1, kLeaders = 2;                // named barriers
-  static constexpr float kSlack = 8.0f;  // a weight may be 2^kSlack; the reference moves beyond
+  static constexpr float kSlack = 8.0f;  // a weight may be 2^kSlack; beyond, the reference moves
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
   __device__ int thread_of_all() const { return thread_ + (kLeader ? 0 : kGroupThreads); }
   __device__ int warp() const { return thread_ / 32; }
   __device__ int lane() const { return thread_ % 32; }
-  /// Of a lane's sums: row of the first, column of the first in block `j` of eight.
-  __device__ int first_row() const { return 16 * warp() + lane() / 4; }
-  __device__ int column(int j) const { return 8 * j + 2 * (lane() % 4); }
+  __device__ int first_row() const { return 16 * warp() + row_of(lane()); }
+  __device__ int column(int j) const { return column_of(lane(), j); }
   /// Whether this thread keeps the state of head thread_.
   __device__ bool keeps_state() const { return kLeader && thread_ < kHeads; }
   /// Whether this thread sums up half of a head's weights as bf16 has them; the last group's do.
@@ -87,13 +87,14 @@ class Consumer {
 
   __device__ void load_queries(int row) {
     constexpr int kChunks = kHeads / kHeadStep;
-    constexpr int kAtOnce = kChunks % 8 == 0 ? 8 : kChunks % 6 == 0 ? 6 : kChunks;
+    constexpr int kMost = kConsumerGroups<kHeads> == 1 ? 8 : 4;  // as registers allow
+    constexpr int kAtOnce = kChunks % kMost == 0 ? kMost : kChunks < kMost ? kChunks : kMost - 2;
+    static_assert(kChunks % kAtOnce == 0);
     const Layer& layer = call_.layer;
     const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, row, first_head()) +
                         own_chunk() * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
-    sync_all();  // the answer of the row before may still lie there
 #pragma unroll 1
     for (int first = first_chunk_head(); first < kHeads; first += kAtOnce * kHeadStep) {
       Chunk values[kAtOnce];
@@ -156,13 +157,12 @@ class Consumer {
   __device__ void soften(int buffer, float (&scores)[kSums]) {
     const bool named[2] = {shared_.named[buffer][first_row()],
                            shared_.named[buffer][first_row() + 8]};
-    const float scale = call_.softmax_scale * kLog2e;
-    const bool moves = ptx::sync_any(kLeaders, kGroupThreads, exceeds(scores, named, scale));
-    if (moves) move_references(buffer, scores, named, scale);
+    scale(scores);
+    const bool moves = ptx::sync_any(kLeaders, kGroupThreads, exceeds(scores, named));
+    if (moves) move_references(buffer, scores, named);
     if (thread_ == 0) shared_.moved[buffer] = moves;
     ptx::pin(scores);  // what exceeds() has made of them is not kept
-    for_each_pairs(
-        [&](int j, auto pairs) { make_weights<pairs>(scores, j, named, scale, buffer); });
+    for_each_pairs([&](int j, auto pairs) { make_weights<pairs>(scores, j, named, buffer); });
     ptx::fence_shared_writes();
   }
 
@@ -181,22 +181,33 @@ class Consumer {
     return *reinterpret_cast<const float2*>(&shared_.reference[column(j)]);
   }
 
-  /// score - reference, -inf for what no slot names. One rounding, wherever it is computed.
-  __device__ static float distance(float score, float scale, float reference, bool named) {
-    const float distance = __fmaf_rn(score, scale, -reference);
-    return named ? distance : -INFINITY;
+  /// Makes scores logarithms to base 2.
+  __device__ void scale(float (&scores)[kSums]) const {
+    const float to_base_2 = call_.softmax_scale * kLog2e;
+    if (fabsf(to_base_2) < INFINITY) {
+#pragma unroll
+      for (float& score : scores) score *= to_base_2;
+    } else {
+#pragma unroll
+      for (float& score : scores) score = score * call_.softmax_scale * kLog2e;
+    }
+  }
+
+  /// Zero for the largest score once it is the reference; -inf for what no slot names.
+  __device__ static float distance(float score, float reference, bool named) {
+    return named ? score - reference : -INFINITY;
   }
 
   /// Whether a score of this thread is too far above its reference.
-  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2], float scale) const {
+  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2]) const {
     float most = -INFINITY;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
       const float2 reference = references(j);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        most = fmaxf(most, distance(scores[4 * j + 2 * i], scale, reference.x, named[i]));
-        most = fmaxf(most, distance(scores[4 * j + 2 * i + 1], scale, reference.y, named[i]));
+        most = fmaxf(most, distance(scores[4 * j + 2 * i], reference.x, named[i]));
+        most = fmaxf(most, distance(scores[4 * j + 2 * i + 1], reference.y, named[i]));
       }
     }
     return most > kSlack;
@@ -204,18 +215,19 @@ class Consumer {
 
   /// A head's reference becomes the largest score so far if that is far above, and its alone: its
   /// bits must not depend on the heads beside it.
-  __device__ void move_references(int buffer, const float (&scores)[kSums], const bool (&named)[2],
-                                  float scale) {
+  __device__ void move_references(int buffer, const float (&scores)[kSums],
+                                  const bool (&named)[2]) {
     for_each_pairs([&](int j, auto pairs) {
       float most[2 * pairs];
 #pragma unroll
       for (int i = 0; i < 2 * pairs; ++i) {
         const float upper = scores[4 * (j + i / 2) + i % 2];
         const float lower = scores[4 * (j + i / 2) + 2 + i % 2];
-        most[i] = fmaxf(named[0] ? upper * scale : -INFINITY, named[1] ? lower * scale : -INFINITY);
+        most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
       }
-      reduce<pairs>(
-          most, [](float a, float b) { return fmaxf(a, b); }, &shared_.of_warp[warp()][8 * j]);
+      join_rows<pairs>(
+          lane(), most, [](float a, float b) { return fmaxf(a, b); },
+          &shared_.of_warp[warp()][8 * j]);
     });
     sync_leaders();
     if (keeps_state()) move_reference(buffer);
@@ -237,7 +249,7 @@ class Consumer {
     if (reference_ == -INFINITY) {
       old_weight = 0.0f;  // of nothing
       reference_ = most;
-    } else if (most > reference_ + kSlack) {
+    } else if (most - reference_ > kSlack) {  // as exceeds() has it
       old_weight = ptx::exp2_approximate(reference_ - most);
       reference_ = most;
     }
@@ -249,13 +261,13 @@ class Consumer {
   /// sums.
   template <int kCount>
   __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2],
-                               float scale, int buffer) {
+                               int buffer) {
     uint32_t weights[2 * kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
       const float2 reference = references(first + j);
       const auto weight = [&](int i, int e) {
-        return ptx::exp2_approximate(distance(scores[4 * (first + j) + 2 * i + e], scale,
+        return ptx::exp2_approximate(distance(scores[4 * (first + j) + 2 * i + e],
                                               e == 0 ? reference.x : reference.y, named[i]));
       };
       float exact[2][2];
@@ -269,51 +281,14 @@ class Consumer {
       exact_sums_[2 * (first + j)] += exact[0][0] + exact[1][0];
       exact_sums_[2 * (first + j) + 1] += exact[0][1] + exact[1][1];
     }
-    store_transposed<kCount>(weights, [&](int head, int chunk) {
+    store_transposed<kCount>(lane(), weights, [&](int head, int chunk) {
       return shared_.weights[buffer].at(8 * first + head, 2 * warp() + chunk);
     });
   }
 
-  /// Joins a value for each of `kCount` pairs of a lane's columns over the warp's rows, and writes
-  /// one for each column. The lanes of a column halve what is left at each step, as long as there
-  /// is more than one.
-  template <int kCount, class Join>
-  __device__ void reduce(float (&values)[2 * kCount], const Join& join, float* out) const {
-    int first = 0, count = 2 * kCount;
-    bool writes = true;
-#pragma unroll
-    for (int bit = 4; bit <= 16; bit *= 2) {
-      const bool upper = (lane() & bit) != 0;
-      if (count % 2 == 0) {
-        count /= 2;
-#pragma unroll
-        for (int i = 0; i < kCount; ++i) {
-          if (i >= count) break;
-          const float sent = upper ? values[i] : values[i + count];
-          const float kept = upper ? values[i + count] : values[i];
-          const float received = __shfl_xor_sync(~0u, sent, bit);
-          values[i] = upper ? join(received, kept) : join(kept, received);
-        }
-        first += upper ? count : 0;
-      } else {
-#pragma unroll
-        for (int i = 0; i < 2 * kCount; ++i) {
-          if (i >= count) break;
-          const float received = __shfl_xor_sync(~0u, values[i], bit);
-          values[i] = upper ? join(received, values[i]) : join(values[i], received);
-        }
-        writes = writes && !upper;
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < 2 * kCount; ++i) {
-      if (i < count && writes) out[column((first + i) / 2) + (first + i) % 2] = values[i];
-    }
-  }
-
   /// sums = sums * old weights + values · weights
   __device__ void weigh(int buffer, bool first) {
-    if (shared_.moved[buffer]) rescale(shared_.old_weight[buffer]);
+    if (!first && shared_.moved[buffer]) rescale(shared_.old_weight[buffer]);
     for (auto& block : sums_) ptx::pin(block);
     ptx::begin_products();
     const uint64_t weights = ptx::describe_operand(&shared_.weights[buffer]);
@@ -397,8 +372,8 @@ class Consumer {
         float sums[2 * pairs];
 #pragma unroll
         for (int i = 0; i < 2 * pairs; ++i) sums[i] = exact_sums_[2 * j + i];
-        reduce<pairs>(
-            sums, [](float a, float b) { return a + b; }, &shared_.of_warp[warp()][8 * j]);
+        join_rows<pairs>(
+            lane(), sums, [](float a, float b) { return a + b; }, &shared_.of_warp[warp()][8 * j]);
       });
     }
     sync_all();
@@ -478,29 +453,12 @@ class Consumer {
           answer[2 * j + i] = *reinterpret_cast<const uint32_t*>(&pair);
         }
       }
-      store_transposed<kPairs>(answer, [&](int head, int chunk) {
+      store_transposed<kPairs>(lane(), answer, [&](int head, int chunk) {
         return shared_.q[kFirstBlock + block].at(head, 2 * warp() + chunk);
       });
     }
     sync_all();
     write_out(row);
-  }
-
-  /// Stores a lane's columns as rows: `at(head, i)` is where eight values of a head go that the
-  /// warp's rows 8 i … 8 i + 7 hold.
-  template <int kCount, class At>
-  __device__ void store_transposed(const uint32_t (&values)[2 * kCount], const At& at) const {
-    const int matrix = lane() / 8, row = lane() % 8;
-#pragma unroll
-    for (int j = 0; j + 1 < kCount; j += 2) {
-      const uint32_t four[4] = {values[2 * j], values[2 * j + 1], values[2 * j + 2],
-                                values[2 * j + 3]};
-      ptx::store_matrices_transposed(at(8 * (j + matrix / 2) + row, matrix % 2), four);
-    }
-    if constexpr (kCount % 2 == 1) {
-      const uint32_t two[2] = {values[2 * kCount - 2], values[2 * kCount - 1]};
-      ptx::store_matrices_transposed(at(8 * (kCount - 1) + row, matrix % 2), two);
-    }
   }
 
   __device__ void write_out(int row) {

@@ -43,15 +43,16 @@ struct Shared {
   Block<kTokens> tokens[kBuffers][kBlocks];
   Block<kHeads> weights[kBuffers];  // heads by tokens; the leader may be a tile ahead
   float of_warp[kWarps][kHeads];    // of each warp's sixteen tokens, for one thread a head to join
-  float reference[kHeads];          // weights are relative to it
   float rounded_sum[2][kHeads];     // of a unit's weights
-  // What the sums so far are worth after references moved, and whether any did.
-  float old_weight[kBuffers][kHeads];
-  bool moved[kBuffers];
-  float factor[kHeads];  // what brings a unit's sums to its exact weight; later finishes the row
+  // Read in pairs: what weights are relative to, what the sums so far are worth after references
+  // moved, and what brings a unit's sums to its exact weight and later finishes the row.
+  alignas(float2) float reference[kHeads];
+  alignas(float2) float old_weight[kBuffers][kHeads];
+  alignas(float2) float factor[kHeads];
   SoftmaxState unit[kHeads], row[kHeads];
   Merged merged[kHeads];
   bool named[kBuffers][kTokens];  // whether a slot named the token
+  bool moved[kBuffers];           // whether any reference did
   uint64_t full[kBuffers], empty[kBuffers];
 };
 
