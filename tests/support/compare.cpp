@@ -33,7 +33,7 @@ double rounding_error(const double* want, size_t count) {
 bool close_lse(double got, double want) {
   if (std::isnan(want)) return std::isnan(got);
   if (std::isinf(want)) return got == want;
-  return std::fabs(got - want) <= std::max(kLseTolerance, 2e-6 * std::fabs(want));
+  return std::fabs(got - want) <= std::max(kLseTolerance, 1e-6 * std::fabs(want));
 }
 
 }  // namespace

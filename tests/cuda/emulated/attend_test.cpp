@@ -179,7 +179,7 @@ void expect_close(const Answer& got, const Answer& want) {
       EXPECT_EQ(got.lse[vector], want.lse[vector]);
     } else {
       EXPECT_NEAR(got.lse[vector], want.lse[vector],
-                  std::max(1e-4, 2e-6 * std::fabs(want.lse[vector])));
+                  std::max(1e-4, 1e-6 * std::fabs(want.lse[vector])));
     }
     double difference = 0, size = 0;
     for (size_t d = vector * kHeadDim; d < (vector + 1) * kHeadDim; ++d) {
