@@ -15,20 +15,22 @@ __device__ inline uint32_t bf16x2_from_ue8m0(uint32_t byte) {
   return bits | bits << 16;
 }
 
-/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small: exponent
-/// and mantissa moved to their places, where the biases differ by 120.
+/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small and have
+/// lost their sign: exponent and mantissa moved to their places, where the biases differ by 120.
 __device__ inline uint32_t tiny_magnitude(uint32_t bytes) { return (bytes >> 4) & 0x07f007f0u; }
+
+/// The same, with the sign.
 __device__ inline uint32_t tiny_from_e4m3(uint32_t bytes) {
   return (bytes & 0x80008000u) | tiny_magnitude(bytes);
 }
 
-/// The same, unscaled. The product mends the 2^120, subnormals included.
+/// The same, in their own size. The product mends the 2^120, subnormals included.
 __device__ inline uint32_t bf16x2_from_e4m3(uint32_t bytes) {
   constexpr uint32_t kTwoTo120 = 0x7b807b80u;
   return ptx::multiply_bf16x2(tiny_from_e4m3(bytes), kTwoTo120);
 }
 
-/// Word `i` of `words`' bytes as pairs, each byte in the upper half of 16 bits.
+/// Bytes 2 i and 2 i + 1 of `words`, each in the upper half of 16 bits.
 template <int kWords>
 __device__ inline uint32_t pair_of(const uint32_t (&words)[kWords], int i) {
   return __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);

@@ -12,9 +12,10 @@ namespace steady {
 /// What some tokens of a row have added up to for one head, up to the output vector, which is kept
 /// apart: out[d] = sum_j e^(s_j - max) v_j[d]. The default is the identity, no token at all.
 struct SoftmaxState {
-  float max =
-      -std::numeric_limits<float>::infinity();  ///< the largest score, or one somewhat below it
-  float sum = 0.0f;                             ///< sum_j e^(s_j - max)
+  /// The largest score, or one somewhat below it.
+  float max = -std::numeric_limits<float>::infinity();
+  /// sum_j e^(s_j - max)
+  float sum = 0.0f;
 };
 
 /// out = left_weight * left.out + right_weight * right.out goes with the merged state.

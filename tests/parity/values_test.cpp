@@ -42,6 +42,13 @@ uint8_t* data_of(const HostileCase& c, int64_t slot) {
   return token_data(c.shape().window, c.layers[0].window, slot);
 }
 
+// Of a token of bf16.
+void set_first_bf16(const HostileCase& c, int64_t slot, double value) {
+  const uint16_t bits = nearest_bf16(value);
+  data_of(c, slot)[0] = static_cast<uint8_t>(bits & 255);
+  data_of(c, slot)[1] = static_cast<uint8_t>(bits >> 8);
+}
+
 uint8_t* scales_of(const HostileCase& c, int64_t slot) {
   return token_scales(c.shape().window, c.layers[0].window, slot);
 }
@@ -259,9 +266,7 @@ TEST_P(Values, AScoreOfAnySizeIsNoEmptyRow) {
   for (const double size : {1e4, 1e6, 1e9, 1e15, 1e18}) {
     for (const double sign : {1.0, -1.0}) {
       const HostileCase c = own_tokens(1, 1, STEADY_CACHE_BF16);
-      const uint16_t bits = nearest_bf16(sign * size);
-      data_of(c, 0)[0] = static_cast<uint8_t>(bits & 255);
-      data_of(c, 0)[1] = static_cast<uint8_t>(bits >> 8);
+      set_first_bf16(c, 0, sign * size);
       for (int64_t head = 0; head < c.shape().heads; ++head) {
         c.q()[head * STEADY_HEAD_DIM] = nearest_bf16(size);
       }
@@ -277,9 +282,7 @@ TEST_P(Values, ScoresFarApartAndFarFromZero) {
     const HostileCase c = own_tokens(2, kTokens, STEADY_CACHE_BF16);
     for (int64_t slot = 0; slot < 2 * kTokens; ++slot) {
       // One dimension that all queries and tokens share moves all scores.
-      const uint16_t bits = nearest_bf16(offset);
-      data_of(c, slot)[0] = static_cast<uint8_t>(bits & 255);
-      data_of(c, slot)[1] = static_cast<uint8_t>(bits >> 8);
+      set_first_bf16(c, slot, offset);
     }
     for (int64_t vector = 0; vector < 4; ++vector)
       c.q()[vector * STEADY_HEAD_DIM] = nearest_bf16(32);

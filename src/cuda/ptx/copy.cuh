@@ -51,10 +51,4 @@ __device__ inline void load_if(uint2* to, const void* from, bool wanted) {
       : "l"(from), "r"(static_cast<int>(wanted)));
 }
 
-/// `value`, of which the compiler knows nothing.
-__device__ inline int opaque(int value) {
-  asm volatile("" : "+r"(value));
-  return value;
-}
-
 }  // namespace steady::cuda::ptx

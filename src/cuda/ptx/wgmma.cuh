@@ -43,6 +43,12 @@ __device__ inline void pin(float (&sums)[kCount]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
+/// `value`, of which the compiler knows nothing.
+__device__ inline int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 /// Tells the compiler that their values up to here do not matter, so that they took no registers.
 template <int kCount>
 __device__ inline void forget(float (&sums)[kCount]) {

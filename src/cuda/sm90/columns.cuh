@@ -3,6 +3,8 @@
 // and its columns stored as rows out.
 #pragma once
 
+#include <cuda_bf16.h>
+
 #include "cuda/ptx/barrier.cuh"
 
 namespace steady::cuda::sm90 {
@@ -13,6 +15,12 @@ __device__ inline int row_of(int lane) { return lane / 4; }
 
 /// Column of the first of a lane's sums in block `j` of eight; the next is beside it.
 __device__ inline int column_of(int lane, int j) { return 8 * j + 2 * (lane % 4); }
+
+/// Two sums, rounded, as columns are stored.
+__device__ inline uint32_t bf16x2(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
 
 /// Joins a value for each of `kCount` pairs of a lane's columns over the warp's rows, and writes
 /// one for each column. The lanes of a column halve what is left at each step, as long as there

@@ -8,8 +8,6 @@
 // it by far, and each thread keeps sums of its own until a unit ends.
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include <type_traits>
 
 #include "cuda/ptx/barrier.cuh"
@@ -176,9 +174,9 @@ class Consumer {
     if constexpr (kPairs % 2 == 1) body(kPairs - 1, std::integral_constant<int, 1>());
   }
 
-  /// Of columns `column(j)` and the next.
-  __device__ float2 references(int j) const {
-    return *reinterpret_cast<const float2*>(&shared_.reference[column(j)]);
+  /// What `of_heads` has for column(j) and the next.
+  __device__ float2 pair_at(const float (&of_heads)[kHeads], int j) const {
+    return *reinterpret_cast<const float2*>(&of_heads[column(j)]);
   }
 
   /// Makes scores logarithms to base 2.
@@ -203,7 +201,7 @@ class Consumer {
     float most = -INFINITY;
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      const float2 reference = references(j);
+      const float2 reference = pair_at(shared_.reference, j);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         most = fmaxf(most, distance(scores[4 * j + 2 * i], reference.x, named[i]));
@@ -234,8 +232,7 @@ class Consumer {
     sync_leaders();
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      const float2 factor =
-          *reinterpret_cast<const float2*>(&shared_.old_weight[buffer][column(j)]);
+      const float2 factor = pair_at(shared_.old_weight[buffer], j);
       exact_sums_[2 * j] *= factor.x;
       exact_sums_[2 * j + 1] *= factor.y;
     }
@@ -265,7 +262,7 @@ class Consumer {
     uint32_t weights[2 * kCount];
 #pragma unroll
     for (int j = 0; j < kCount; ++j) {
-      const float2 reference = references(first + j);
+      const float2 reference = pair_at(shared_.reference, first + j);
       const auto weight = [&](int i, int e) {
         return ptx::exp2_approximate(distance(scores[4 * (first + j) + 2 * i + e],
                                               e == 0 ? reference.x : reference.y, named[i]));
@@ -275,8 +272,7 @@ class Consumer {
       for (int i = 0; i < 2; ++i) {
         exact[i][0] = weight(i, 0);
         exact[i][1] = weight(i, 1);
-        const __nv_bfloat162 rounded = __floats2bfloat162_rn(exact[i][0], exact[i][1]);
-        weights[2 * j + i] = *reinterpret_cast<const uint32_t*>(&rounded);
+        weights[2 * j + i] = bf16x2(exact[i][0], exact[i][1]);
       }
       exact_sums_[2 * (first + j)] += exact[0][0] + exact[1][0];
       exact_sums_[2 * (first + j) + 1] += exact[0][1] + exact[1][1];
@@ -331,7 +327,7 @@ class Consumer {
     };
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
-      const float2 factor = *reinterpret_cast<const float2*>(&factors[column(j)]);
+      const float2 factor = pair_at(factors, j);
 #pragma unroll
       for (auto& block : sums_) scale(&block[4 * j], factor);
     }
@@ -445,12 +441,11 @@ class Consumer {
       uint32_t answer[2 * kPairs];
 #pragma unroll
       for (int j = 0; j < kPairs; ++j) {
-        const float2 factor = *reinterpret_cast<const float2*>(&shared_.factor[column(j)]);
+        const float2 factor = pair_at(shared_.factor, j);
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const __nv_bfloat162 pair = __floats2bfloat162_rn(
-              sums_[block][4 * j + 2 * i] * factor.x, sums_[block][4 * j + 2 * i + 1] * factor.y);
-          answer[2 * j + i] = *reinterpret_cast<const uint32_t*>(&pair);
+          answer[2 * j + i] = bf16x2(sums_[block][4 * j + 2 * i] * factor.x,
+                                     sums_[block][4 * j + 2 * i + 1] * factor.y);
         }
       }
       store_transposed<kPairs>(lane(), answer, [&](int head, int chunk) {

@@ -12,15 +12,19 @@
 namespace steady::cuda {
 namespace {
 
+/// Sixteen codes, from `first` on.
+uint4 codes_from(uint32_t first) {
+  const auto word = [](uint32_t code) {
+    return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
+  };
+  return {word(first), word(first + 4), word(first + 8), word(first + 12)};
+}
+
 TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
   for (int scale = 0; scale < 256; ++scale) {
     for (uint32_t first = 0; first < 256; first += 16) {
-      const auto word = [&](uint32_t code) {
-        return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
-      };
       uint4 chunks[2];
-      dequantise(uint4{word(first), word(first + 4), word(first + 8), word(first + 12)},
-                 static_cast<uint32_t>(scale), &chunks[0], &chunks[1]);
+      dequantise(codes_from(first), static_cast<uint32_t>(scale), &chunks[0], &chunks[1]);
       uint16_t values[16];
       std::memcpy(values, chunks, sizeof values);
       for (uint32_t i = 0; i < 16; ++i) {
@@ -40,10 +44,7 @@ TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
 TEST(Dequantise, ThePlainWayIsTheSameOrSaysThatItIsNot) {
   for (uint32_t scale = 0; scale < 256; ++scale) {
     for (uint32_t first = 0; first < 256; first += 16) {
-      const auto word = [&](uint32_t code) {
-        return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
-      };
-      const uint4 bytes = {word(first), word(first + 4), word(first + 8), word(first + 12)};
+      const uint4 bytes = codes_from(first);
       const bool has_nan = first % 128 == 112, is_small = scale <= 134;
       for (int group = 0; group < 7; ++group) {
         uint32_t scales[2] = {0x7f7f7f7f, 0xff7f7f7f};  // the eighth byte means nothing

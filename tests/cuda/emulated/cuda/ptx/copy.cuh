@@ -18,6 +18,4 @@ void load_if(T* to, const void* from, bool wanted) {
   if (wanted) std::memcpy(to, from, sizeof(T));
 }
 
-inline int opaque(int value) { return value; }
-
 }  // namespace steady::cuda::ptx
