@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "cli/backends.hpp"
 #include "cli/layered_step.hpp"
 #include "cli/oracle.hpp"
 #include "cli/step_inputs.hpp"
@@ -55,7 +56,9 @@ class Replay {
         step_(engine_, call, settings.layers, stream_),
         replayed_(engine_, call, settings.layers, kReplayedPattern),
         eager_(eager_engine_, call, settings.layers, kEagerPattern),
-        oracle_(call) {}
+        oracle_(call),
+        counted_(is_on_host(engine_.backend()) ? support::CountedThreads::kAll
+                                               : support::CountedThreads::kCaller) {}
 
   void capture() {
     graph_ =
@@ -104,7 +107,7 @@ class Replay {
   void fail(std::string sentence) { result_.failures.push_back(std::move(sentence)); }
 
   void replay() {
-    const support::AllocationScope allocations;
+    const support::AllocationScope allocations(counted_);
     const auto begin = std::chrono::steady_clock::now();
     graph_->replay(stream_);
     stream_.wait();
@@ -211,6 +214,7 @@ class Replay {
   LayeredStep step_;
   AnswerBlock replayed_, eager_;
   Oracle oracle_;
+  const support::CountedThreads counted_;
   std::optional<Graph> graph_;
   std::vector<const void*> captured_addresses_;
 

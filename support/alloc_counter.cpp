@@ -22,12 +22,20 @@ namespace {
 // Constant-initialised, because malloc runs before any constructor.
 constinit std::atomic<int64_t> g_allocations = 0, g_frees = 0;
 
-void note_allocation() { g_allocations.fetch_add(1, std::memory_order_relaxed); }
-void note_free() { g_frees.fetch_add(1, std::memory_order_relaxed); }
+constinit thread_local AllocationCount t_count;
+
+void note_allocation() {
+  g_allocations.fetch_add(1, std::memory_order_relaxed);
+  ++t_count.allocations;
+}
+void note_free() {
+  g_frees.fetch_add(1, std::memory_order_relaxed);
+  ++t_count.frees;
+}
 
 }  // namespace
 
-AllocationCount count_allocations() {
+AllocationCount count_allocations(CountedThreads threads) {
 #if STEADY_SANITIZER_ALLOCATES
   [[maybe_unused]] static const int installed = __sanitizer_install_malloc_and_free_hooks(
       [](const volatile void*, size_t) { note_allocation(); },
@@ -35,6 +43,7 @@ AllocationCount count_allocations() {
         if (memory != nullptr) note_free();
       });
 #endif
+  if (threads == CountedThreads::kCaller) return t_count;
   return {g_allocations.load(), g_frees.load()};
 }
 

@@ -17,6 +17,7 @@ namespace {
 
 using support::AllocationCount;
 using support::AllocationScope;
+using support::CountedThreads;
 
 /// Keeps the compiler from leaving an allocation out.
 void* volatile g_kept = nullptr;
@@ -37,6 +38,15 @@ TEST(AllocationCounter, CountsNothingWhereNothingIsAllocated) {
   const AllocationCount count = count_of([] { std::free(nullptr); });
   EXPECT_EQ(count.allocations, 0);
   EXPECT_EQ(count.frees, 0);
+}
+
+TEST(AllocationCounter, CountsThoseOfTheCaller) {
+  const AllocationScope scope(CountedThreads::kCaller);
+  g_kept = std::malloc(16);
+  EXPECT_EQ(scope.count().allocations, 1);
+  EXPECT_EQ(scope.count().frees, 0);
+  std::free(g_kept);
+  EXPECT_EQ(scope.count().frees, 1);
 }
 
 TEST(AllocationCounter, CountsMalloc) {
@@ -89,7 +99,7 @@ TEST(AllocationCounter, CountsNewAndDeleteOnce) {
   });
 }
 
-TEST(AllocationCounter, CountsOnOtherThreads) {
+TEST(AllocationCounter, CountsOnOtherThreadsIfAskedTo) {
   constexpr int kAllocations = 1000;
   enum Phase { kStarting, kReady, kWorking, kDone, kCounted };
   std::atomic<Phase> phase = kStarting;
@@ -107,12 +117,16 @@ TEST(AllocationCounter, CountsOnOtherThreads) {
     wait_for(kCounted);  // the end of a thread frees what its start allocated
   });
   wait_for(kReady);
+  const AllocationScope of_caller(CountedThreads::kCaller);
   const AllocationCount count = count_of([&] {
     phase = kWorking;
     wait_for(kDone);
   });
+  const AllocationCount count_of_caller = of_caller.count();
   phase = kCounted;
   thread.join();
+  EXPECT_EQ(count_of_caller.allocations, 0);
+  EXPECT_EQ(count_of_caller.frees, 0);
   EXPECT_EQ(count.allocations, kAllocations);
   EXPECT_EQ(count.frees, kAllocations);
 }
