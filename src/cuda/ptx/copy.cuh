@@ -32,6 +32,26 @@ __device__ inline void copy_async_8(void* shared, const void* global) {
 /// Waits for all of this thread's copies.
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
+/// Calls `kBytes`, a multiple of 16, from an address aligned to 16 into the L2 cache (sm_90).
+template <int kBytes>
+__device__ inline void prefetch(const void* from) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "n"(kBytes));
+}
+/// The same for the cache line of an address.
+__device__ inline void prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
+/// Loads where it stands, not where its result is first used.
+__device__ inline void load(uint4* to, const void* from) {
+  asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)
+               : "l"(from));
+}
+__device__ inline void load(uint2* to, const void* from) {
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
+}
+
 /// Loads into the very registers of *to, with no copy that would have to wait; zeros if not
 /// `wanted`, when `from` is not read.
 __device__ inline void load_if(uint4* to, const void* from, bool wanted) {
@@ -40,14 +60,6 @@ __device__ inline void load_if(uint4* to, const void* from, bool wanted) {
       "mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
       "@wanted ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
       : "=&r"(to->x), "=&r"(to->y), "=&r"(to->z), "=&r"(to->w)
-      : "l"(from), "r"(static_cast<int>(wanted)));
-}
-__device__ inline void load_if(uint2* to, const void* from, bool wanted) {
-  asm volatile(
-      "{.reg .pred wanted; setp.ne.b32 wanted, %3, 0;\n"
-      "mov.b32 %0, 0; mov.b32 %1, 0;\n"
-      "@wanted ld.global.v2.u32 {%0, %1}, [%2];}"
-      : "=&r"(to->x), "=&r"(to->y)
       : "l"(from), "r"(static_cast<int>(wanted)));
 }
 

@@ -5,6 +5,8 @@
 
 #include <cuda_bf16.h>
 
+#include <type_traits>
+
 #include "cuda/ptx/barrier.cuh"
 
 namespace steady::cuda::sm90 {
@@ -15,6 +17,22 @@ __device__ inline int row_of(int lane) { return lane / 4; }
 
 /// Column of the first of a lane's sums in block `j` of eight; the next is beside it.
 __device__ inline int column_of(int lane, int j) { return 8 * j + 2 * (lane % 4); }
+
+/// What `of_columns` has for the lane's two columns in block `j`.
+__device__ inline float2 pair_at(const float* of_columns, int lane, int j) {
+  return *reinterpret_cast<const float2*>(&of_columns[column_of(lane, j)]);
+}
+
+/// Calls body(first pair, how many) for all pairs of a lane's columns, two at a time where there
+/// are two.
+template <int kPairs, class Body>
+__device__ inline void for_each_pairs(const Body& body) {
+  if constexpr (kPairs > 1) {
+#pragma unroll
+    for (int j = 0; j + 1 < kPairs; j += 2) body(j, std::integral_constant<int, 2>());
+  }
+  if constexpr (kPairs % 2 == 1) body(kPairs - 1, std::integral_constant<int, 1>());
+}
 
 /// Two sums, rounded, as columns are stored.
 __device__ inline uint32_t bf16x2(float first, float second) {

@@ -12,6 +12,14 @@ inline void copy_async_16(void* shared, const void* global) { std::memcpy(shared
 inline void copy_async_8(void* shared, const void* global) { std::memcpy(shared, global, 8); }
 inline void wait_copies() {}
 
+template <int>
+void prefetch(const void*) {}
+inline void prefetch(const void*) {}
+
+template <class T>
+void load(T* to, const void* from) {
+  std::memcpy(to, from, sizeof(T));
+}
 template <class T>
 void load_if(T* to, const void* from, bool wanted) {
   *to = {};
