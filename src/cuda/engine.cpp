@@ -11,9 +11,6 @@
 #include "cuda/machine.hpp"
 #include "cuda/merge.hpp"
 #include "cuda/plan.hpp"
-#if STEADY_WITH_SM90
-#include "cuda/sm90/attend.hpp"
-#endif
 
 namespace steady::cuda {
 namespace {
@@ -76,10 +73,11 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
             join("device ", options.device, " (", describe(card), ") has ",
                  card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
-  const bool hopper = has_hopper_kernels(card);
+  sm90::Room room = {};
 #if STEADY_WITH_SM90
-  const cudaError_t loaded =
-      hopper ? sm90::prepare_attend() : prepare_attend(card.sharedMemPerBlockOptin);
+  const cudaError_t loaded = has_hopper_kernels(card)
+                                 ? sm90::prepare_attend(&room)
+                                 : prepare_attend(card.sharedMemPerBlockOptin);
 #else
   const cudaError_t loaded = prepare_attend(card.sharedMemPerBlockOptin);
 #endif
@@ -91,7 +89,7 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
   STEADY_RETURN_IF_ERROR(status_of(loaded, "loading the attend kernels"));
   out->reset(new CudaEngine(
       shape, options,
-      {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, hopper}));
+      {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, room}));
   return {};
 }
 
@@ -106,7 +104,7 @@ CudaEngine::CudaEngine(const Shape& shape, const Options& options, const Card& c
 Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream) const {
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
-  PlanCall call = {shape_, step, limits_, seal_, {}};
+  PlanCall call = {shape_, step, limits_of(step.batch * shape_.queries), seal_, {}};
   for (int kind = 0; kind < shape_.kinds; ++kind) {
     call.tables[kind] = memory_.tables(workspace, kind, options_.checked);
   }
@@ -122,25 +120,35 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           steady_stream stream) const {
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
+  const int rows = step.batch * shape_.queries;
   const LayerCall call = {shape_.heads,
                           shape_.queries,
                           shape_.softmax_scale,
                           seal_,
-                          limits_,
+                          limits_of(rows),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
   STEADY_RETURN_IF_ERROR(
-      status_of(attend(call, step.batch * shape_.queries, native(stream)), "launch of attend"));
+      status_of(attend(call, rows, native(stream)), "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};
   return status_of(launch_merge(call, native(stream)), "launch of merge");
 }
 
+PlanLimits CudaEngine::limits_of([[maybe_unused]] int rows) const {
+  PlanLimits limits = limits_;
+#if STEADY_WITH_SM90
+  if (card_.room.pairs > 0)
+    limits.parts = sm90::choose_spread(shape_, limits_, rows, card_.room).parts;
+#endif
+  return limits;
+}
+
 cudaError_t CudaEngine::attend(const LayerCall& call, int rows, cudaStream_t stream) const {
 #if STEADY_WITH_SM90
-  if (card_.hopper) {
-    const int heads = sm90::choose_heads(shape_, rows, card_.multiprocessors);
-    return sm90::launch_attend(call, heads, stream);
+  if (card_.room.pairs > 0) {
+    return sm90::launch_attend(call, sm90::choose_spread(shape_, limits_, rows, card_.room),
+                               stream);
   }
 #endif
   return launch_attend(call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes),

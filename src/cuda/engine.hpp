@@ -7,6 +7,7 @@
 #include "core/backend.hpp"
 #include "cuda/attend.hpp"
 #include "cuda/memory.hpp"
+#include "cuda/sm90/attend.hpp"
 
 namespace steady::cuda {
 
@@ -15,7 +16,7 @@ struct Card {
   int device;
   int multiprocessors;
   size_t shared_bytes;  ///< that a block may have
-  bool hopper;          ///< runs the kernels of sm90/
+  sm90::Room room;      ///< of a card that runs the kernels of sm90/; else none
 };
 
 /// How work is cut on this card; a pure function, so that sizes depend on shape and card alone.
@@ -43,6 +44,8 @@ class CudaEngine final : public Engine {
   Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
 
  private:
+  /// How plan deals so many rows, and attend and merge know them.
+  PlanLimits limits_of(int rows) const;
   cudaError_t attend(const LayerCall&, int rows, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
   CudaEngine(const Shape&, const Options&, const Card&);

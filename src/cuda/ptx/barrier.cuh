@@ -14,18 +14,6 @@ __device__ inline void sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-/// The same, and whether any of them says so.
-__device__ inline bool sync_any(int id, int threads, bool says) {
-  int any;
-  asm volatile(
-      "{.reg .pred says, any; setp.ne.b32 says, %3, 0;\n"
-      "barrier.cta.red.or.pred any, %1, %2, says; selp.b32 %0, 1, 0, any;}"
-      : "=r"(any)
-      : "r"(id), "r"(threads), "r"(static_cast<int>(says))
-      : "memory");
-  return any != 0;
-}
-
 /// `arrivals` complete a phase.
 __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
@@ -67,21 +55,13 @@ __device__ inline void change_registers() {
   if constexpr (kTo > kFrom) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kTo));
 }
 
-/// Four 8×8 matrices of 16-bit elements, each stored transposed; lane l gives the address of row
-/// l % 8 of matrix l / 8.
-__device__ inline void store_matrices_transposed(void* row, const uint32_t (&registers)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
+/// Four 8×8 matrices of 16-bit elements, of which a lane has two neighbours in row lane / 4; lane l
+/// gives the address of row l % 8 of matrix l / 8.
+__device__ inline void store_matrices(void* row, const uint32_t (&registers)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
                    shared_address(row)),
                "r"(registers[0]), "r"(registers[1]), "r"(registers[2]), "r"(registers[3])
                : "memory");
-}
-
-/// The same for two matrices; lanes 0 to 15 give the addresses.
-__device__ inline void store_matrices_transposed(void* row, const uint32_t (&registers)[2]) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(shared_address(row)),
-      "r"(registers[0]), "r"(registers[1])
-      : "memory");
 }
 
 }  // namespace steady::cuda::ptx

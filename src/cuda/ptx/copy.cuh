@@ -51,16 +51,8 @@ __device__ inline void load(uint4* to, const void* from) {
 __device__ inline void load(uint2* to, const void* from) {
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
 }
-
-/// Loads into the very registers of *to, with no copy that would have to wait; zeros if not
-/// `wanted`, when `from` is not read.
-__device__ inline void load_if(uint4* to, const void* from, bool wanted) {
-  asm volatile(
-      "{.reg .pred wanted; setp.ne.b32 wanted, %5, 0;\n"
-      "mov.b32 %0, 0; mov.b32 %1, 0; mov.b32 %2, 0; mov.b32 %3, 0;\n"
-      "@wanted ld.global.v4.u32 {%0, %1, %2, %3}, [%4];}"
-      : "=&r"(to->x), "=&r"(to->y), "=&r"(to->z), "=&r"(to->w)
-      : "l"(from), "r"(static_cast<int>(wanted)));
+__device__ inline void load(uint32_t* to, const void* from) {
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(*to) : "l"(from));
 }
 
 }  // namespace steady::cuda::ptx

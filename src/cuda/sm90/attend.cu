@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. One
-// block does a part's units for a group of heads: one warpgroup scores, one or two weigh, the
-// others bring tokens.
+// cluster does a part's units for a group of heads; in each of its blocks one warpgroup scores, one
+// weighs and two bring tokens.
 #include "cuda/sm90/attend.hpp"
 
-#include <iterator>
+#include <algorithm>
 
 #include "cuda/faults.cuh"
 #include "cuda/sm90/producer.cuh"
@@ -15,28 +15,38 @@ namespace steady::cuda::sm90 {
 namespace {
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a
-/// multiprocessor's, in steps of eight. Who takes more can have what others give up, and waits for
-/// ever if that is not enough.
-constexpr int kRegistersAtFirst = 65536 / kThreads / 8 * 8;
-template <int kHeads>
-constexpr int kScorerRegisters = kWeigherGroups<kHeads> == 1 ? 96 : 96;
-template <int kHeads>
-constexpr int kWeigherRegisters = kWeigherGroups<kHeads> == 1 ? 168 : 160;
-template <int kHeads>
-constexpr int kProducerRegisters = kWeigherGroups<kHeads> == 1 ? 120 : 96;
+/// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
+/// enough.
+constexpr int kRegistersAtFirst = 65536 / kThreads;
+template <class S>
+struct Registers {
+  static constexpr bool kPair = S::kCluster == 2;
+  static constexpr int kScorer = kPair ? 168 : 168, kWeigher = kPair ? 184 : 136;
+  static constexpr int kProducer = kPair ? 80 : 104;
+  static_assert(kScorer + kWeigher + 2 * kProducer <=
+                kThreads / kGroupThreads * kRegistersAtFirst);
+};
 
-template <int kHeads>
-__device__ void prepare(Shared<kHeads>& shared) {
+template <class S>
+__device__ void prepare(Shared<S>& shared) {
   if (threadIdx.x == 0) {
-    constexpr int kWeighers = kWeigherGroups<kHeads> * kWarps;
-    for (int buffer = 0; buffer < kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.tokens_full[buffer], kProducerGroups<kHeads> * kWarps);
-      ptx::init_barrier(&shared.tokens_empty[buffer], kWarps + kWeighers);
-      ptx::init_barrier(&shared.weights_full[buffer], kWarps);
-      ptx::init_barrier(&shared.weights_empty[buffer], kWeighers);
+    for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
+      ptx::init_barrier(&shared.tokens_full[buffer], kProducerWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
+    for (uint32_t buffer = 0; buffer < Shared<S>::kBuffers; ++buffer) {
+      ptx::init_barrier(&shared.weights_full[buffer], kWarps);
+      ptx::init_barrier(&shared.weights_empty[buffer], kWarps);
+      for (int warp = 0; warp < kWarps; ++warp) {
+        ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster - 1);
+      }
+    }
+    ptx::init_barrier(&shared.unit_full[0], kWarps);
+    ptx::init_barrier(&shared.unit_empty[0], kWarps);
+    ptx::fence_barriers();
   }
-  __syncthreads();
+  ptx::sync_cluster();
 }
 
 /// Only a checked engine comes here.
@@ -49,90 +59,123 @@ __device__ inline void log_strays(const LayerCall& call, const PartRange& range)
   }
 }
 
-template <int kHeads>
+template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ LayerCall call) {
+  const int part = static_cast<int>(blockIdx.x) / S::kCluster;
   // It may be garbage until the plan is known to be there, but it is there to be read.
-  const PartRange range = call.tables.plan.parts[blockIdx.x];
+  const PartRange range = call.tables.plan.parts[part];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  static_assert(kScorerRegisters<kHeads> + kWeigherGroups<kHeads> * kWeigherRegisters<kHeads> +
-                    kProducerGroups<kHeads> * kProducerRegisters<kHeads> <=
-                kThreads / kGroupThreads * kRegistersAtFirst);
-  if (call.tables.faults != nullptr && blockIdx.y == 0) log_strays(call, range);
-  auto& shared = *reinterpret_cast<Shared<kHeads>*>(ptx::dynamic_shared());
+  if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
+  const int rank = ptx::cluster_rank();
+  if (call.tables.faults != nullptr && blockIdx.y == 0 && rank == 0) log_strays(call, range);
+  auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
   prepare(shared);
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
-    ptx::change_registers<kRegistersAtFirst, kScorerRegisters<kHeads>>();
-    Scorer<kHeads>(call, range, shared).part();
-  } else if (group <= kWeigherGroups<kHeads>) {
-    ptx::change_registers<kRegistersAtFirst, kWeigherRegisters<kHeads>>();
-    Weigher<kHeads>(call, range, shared, group - 1).part();
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
+    Scorer<S>(call, range, part, rank, shared).part();
+  } else if (group == 1) {
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
+    Weigher<S>(call, range, part, rank, shared).part();
   } else {
-    ptx::change_registers<kRegistersAtFirst, kProducerRegisters<kHeads>>();
-    Producer<kHeads>(call, range, shared).part();
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
+    Producer<S>(call, range, rank, shared).part();
   }
+  ptx::sync_cluster();  // others may still send scores here
 }
 
 struct Variant {
-  int heads;
+  int heads, cluster;
   void (*kernel)(const LayerCall);
   size_t shared_bytes;
 };
 
-template <int kHeads>
+template <int kHeads, int kCluster>
 constexpr Variant variant() {
-  return {kHeads, attend_kernel<kHeads>, sizeof(Shared<kHeads>)};
+  using S = Share<kHeads, kCluster>;
+  return {kHeads, kCluster, attend_kernel<S>, sizeof(Shared<S>)};
 }
 
-constexpr Variant kVariants[] = {variant<8>(),  variant<16>(), variant<24>(),
-                                 variant<32>(), variant<48>(), variant<64>()};
+constexpr Variant kVariants[] = {variant<32, 2>(), variant<64, 2>(), variant<32, 4>()};
 
-const Variant& variant_of(int heads) {
-  for (const Variant& variant : kVariants) {
-    if (variant.heads >= heads) return variant;
+const Variant& variant_of(int cluster, int heads) {
+  return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
+    return variant.cluster == cluster && variant.heads >= heads;
+  });
+}
+
+/// `config` must be filled in for `variant`, and lives as long as the result is used.
+struct Launch {
+  Launch(const Variant& variant, int parts, int groups, cudaStream_t stream) {
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = variant.cluster;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim = dim3(parts * variant.cluster, groups);
+    config.blockDim = dim3(kThreads);
+    config.dynamicSmemBytes = variant.shared_bytes;
+    config.stream = stream;
+    config.attrs = &cluster;
+    config.numAttrs = 1;
   }
-  return kVariants[std::size(kVariants) - 1];
-}
+  Launch(const Launch&) = delete;
+  cudaLaunchAttribute cluster = {};
+  cudaLaunchConfig_t config = {};
+};
 
 int groups_of(int heads, int group) { return (heads + group - 1) / group; }
 
-}  // namespace
-
-int choose_heads(const Shape& shape, int rows, int multiprocessors) {
-  constexpr int kLargest = 64, kSmallest = 16;
-  int groups = groups_of(shape.heads, kLargest);
-  // Halving a group saves less than half of its time, but a multiprocessor without work saves none.
-  while (2 * groups * rows <= multiprocessors && groups_of(shape.heads, 2 * groups) >= kSmallest) {
-    groups *= 2;
-  }
-  return variant_of(groups_of(shape.heads, groups)).heads;
+int longest_row(const Shape& shape) {
+  int longest = 0;
+  for (int kind = 0; kind < shape.kinds; ++kind)
+    longest = std::max(longest, shape.window.max_tokens + shape.compressed[kind].max_tokens);
+  return longest;
 }
 
-size_t shared_bytes(int heads) { return variant_of(heads).shared_bytes; }
+}  // namespace
 
-cudaError_t prepare_attend() {
+Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, const Room& room) {
+  struct Grain {
+    int heads, cluster;
+  };
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
+  const int64_t units = int64_t{rows} * cut_row(longest_row(shape), limits).count;
+  Spread spread = {};
+  for (const Grain& grain : kFromCoarse) {
+    const int groups = groups_of(shape.heads, grain.heads);
+    const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
+    if (spread.cluster != 0 && units * groups > clusters) break;
+    spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, limits.parts)};
+  }
+  return spread;
+}
+
+size_t shared_bytes(int cluster, int group_heads) {
+  return variant_of(cluster, group_heads).shared_bytes;
+}
+
+cudaError_t prepare_attend(Room* room) {
   for (const Variant& variant : kVariants) {
-    const cudaError_t error =
+    cudaError_t error =
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(variant.shared_bytes));
+    if (error != cudaSuccess) return error;
+    const Launch launch(variant, 1, 1, nullptr);
+    error = cudaOccupancyMaxActiveClusters(variant.cluster == 2 ? &room->pairs : &room->fours,
+                                           variant.kernel, &launch.config);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;
 }
 
-cudaError_t launch_attend(const LayerCall& call, int heads, cudaStream_t stream) {
-  const Variant& variant = variant_of(heads);
-  cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(call.limits.parts, groups_of(call.heads, variant.heads));
-  config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = variant.shared_bytes;
-  config.stream = stream;
-  return cudaLaunchKernelEx(&config, variant.kernel, call);
+cudaError_t launch_attend(const LayerCall& call, const Spread& spread, cudaStream_t stream) {
+  const Variant& variant = variant_of(spread.cluster, group_heads(call.heads, spread.groups));
+  const Launch launch(variant, call.limits.parts, spread.groups, stream);
+  return cudaLaunchKernelEx(&launch.config, variant.kernel, call);
 }
 
 }  // namespace steady::cuda::sm90

@@ -1,26 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend of Hopper cards: the same plan, layer and tokens in, the same answers and partials out
-// as cuda/attend.hpp, by warpgroups with roles of their own.
+// as cuda/attend.hpp, by clusters of blocks that share each row's values.
 #pragma once
 
 #include <cuda_runtime.h>
 
 #include "cuda/attend.hpp"
+#include "numeric/host_device.hpp"
 
 namespace steady::cuda::sm90 {
 
-/// Heads that one block does together, 8 to 64; a pure function of shape and card. As many as there
-/// are, since each group of heads de-quantises the tokens again; fewer where there are too few rows
-/// for all multiprocessors. The bits of a head do not depend on it.
-int choose_heads(const Shape&, int rows, int multiprocessors);
+/// How many clusters of two and of four blocks the card holds at once.
+struct Room {
+  int pairs, fours;
+};
 
-/// What a block of so many heads takes of a multiprocessor's shared memory.
-size_t shared_bytes(int heads);
+/// How attend spreads over the card. A row's bits do not depend on it.
+struct Spread {
+  int cluster;  ///< blocks that share each vector's values
+  int groups;   ///< of heads, of group_heads() each
+  int parts;    ///< that plan is to deal
+};
 
-/// Lets the kernels use the card's shared memory. Once for each device; more often does no harm.
-cudaError_t prepare_attend();
+/// Heads of a group, the last one's excepted.
+STEADY_HOST_DEVICE inline int group_heads(int heads, int groups) {
+  return ((heads + groups - 1) / groups + 7) / 8 * 8;
+}
 
-/// `heads` as chosen.
-cudaError_t launch_attend(const LayerCall&, int heads, cudaStream_t);
+/// A pure function of shape, batch and card: few and large groups in pairs of blocks, where there
+/// is work for all of them; else as finely as the card can hold at once.
+Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
+
+/// What a block takes of a multiprocessor's shared memory.
+size_t shared_bytes(int cluster, int group_heads);
+
+/// Lets the kernels use the current device's shared memory and tells its room. Once for each
+/// device; more often does no harm.
+cudaError_t prepare_attend(Room* room);
+
+cudaError_t launch_attend(const LayerCall&, const Spread&, cudaStream_t);
 
 }  // namespace steady::cuda::sm90

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slots in, tiles of de-quantised tokens in shared memory out: the work of one or two warpgroups.
+// Slots in, tiles of de-quantised tokens in shared memory out, of this block's share of their
+// values: the work of two warpgroups.
 #pragma once
 
 #include "cuda/dequantise.cuh"
@@ -10,15 +11,15 @@ namespace steady::cuda::sm90 {
 
 /// Four lanes share a token; each takes every fourth chunk of its bytes.
 inline constexpr int kLanesAToken = 4;
-inline constexpr int kFp8Chunks = STEADY_FP8_DATA_BYTES / 16 / kLanesAToken;
-inline constexpr int kNopeChunks = STEADY_NOPE_DIM / 16 / kLanesAToken;
-static_assert(kNopeChunks * STEADY_FP8_SCALE_GROUP == STEADY_NOPE_DIM,
-              "the four lanes' chunks of one step share a scale");
+inline constexpr int kWarpTokens = 32 / kLanesAToken;  // of a tile
+static_assert(kProducerWarps * kWarpTokens == kTokens);
+static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
+              "a block of values has one scale, and the last one is bf16");
 
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// A tile's tokens, each known to one lane of the warp that brings it.
+/// Tokens of a tile, each known to one lane of the warp that brings it.
 struct Named {
   enum class Kind : uint8_t { kNothing, kFp8, kSlow };
   Kind kind;
@@ -29,67 +30,72 @@ struct Named {
   const uint8_t* scales;
 };
 
-/// A lane's share of a token's bytes.
-struct Raw {
-  uint2 scales;
-  uint4 chunks[kFp8Chunks];
-};
-
-/// A tile comes in pieces of as many tokens as the producers have quads. While a piece is turned
-/// into bf16, the bytes of the next one take its place in registers, those of the next tile are on
-/// their way to the L2 cache, and the slots of the one after that to registers.
-template <int kHeads>
+/// While a tile is turned into bf16, the bytes of a later one take its place in registers, those of
+/// the one after that are on their way to the L2 cache, and the slots of a third to registers.
+template <class S>
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared)
-      : call_(call), shared_(shared), ahead_(call, range) {}
+  __device__ Producer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
+      : call_(call), shared_(shared), first_block_(rank * S::kOwnBlocks), ahead_(call, range) {}
 
   /// All tiles of this part.
   __device__ void part() {
     read_slot();
-    Named now = {}, next = {};
-    Raw raw;
-    for (int tile = -1;; ++tile) {
-      next = resolve();
-      if (tile < 0) {
-        fetch(next, &raw);
-      } else {
-        bring(now, next, &raw, tile);
+    Named later = resolve(), now[kAhead];
+    Raw raw[kAhead];
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      now[i] = later;
+      later = resolve();
+      fetch(now[i], &raw[i]);
+    }
+    for (Ring<S::kTokenBuffers> ring;;) {
+#pragma unroll
+      for (int i = 0; i < kAhead; ++i) {
+        if (!now[i].of_tile) return;
+        const Named latest = resolve();
+        bring(now[i], later, &raw[i], ring);
+        now[i] = later;
+        later = latest;
+        ++ring.step;
       }
-      if (!next.of_tile) return;
-      now = next;
     }
   }
 
  private:
-  static constexpr int kWarpTokens = 32 / kLanesAToken;  // of a piece
-  static constexpr int kPieceTokens = kProducerGroups<kHeads> * kWarps * kWarpTokens;
-  static constexpr int kPieces = kTokens / kPieceTokens;
-  static constexpr int kTileTokens = kPieces * kWarpTokens;  // of a warp
-  static_assert(kTileTokens <= 32, "a lane knows one token");
+  static constexpr int kAhead = S::kCluster / 2;  // tiles in registers: each is so much smaller
+  static constexpr int kOwnBlocks = S::kOwnBlocks;
+
+  /// A lane's share of a token's bytes: one chunk for each block, and the second one of bf16.
+  struct Raw {
+    uint32_t scales;
+    uint4 chunks[kOwnBlocks + 1];
+  };
 
   __device__ static int warp() {
-    return static_cast<int>(threadIdx.x) / 32 - (1 + kWeigherGroups<kHeads>)*kWarps;
+    return static_cast<int>(threadIdx.x - 2 * kGroupThreads) / 32;
   }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int quarter() { return lane() % kLanesAToken; }
-  /// The token, of a tile, of a warp's `number`-th. Eight tokens of a warp lie in eight lines of a
-  /// block: no two in the same banks.
-  __device__ static int token(int number) {
-    return number / kWarpTokens * kPieceTokens + warp() * kWarpTokens + number % kWarpTokens;
-  }
+  /// Of this lane's quad, in a tile. Eight tokens of a warp lie in eight lines of a block: no two
+  /// in the same banks.
+  __device__ static int line() { return warp() * kWarpTokens + knower(); }
   /// The lane that knows the token of this lane's quad.
-  __device__ static int knower(int piece) { return piece * kWarpTokens + lane() / kLanesAToken; }
+  __device__ static int knower() { return lane() / kLanesAToken; }
+  __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  __device__ static const uint8_t* of_lane(int other, const uint8_t* pointer) {
+  __device__ static const uint8_t* of_knower(const uint8_t* pointer) {
     const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
-    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, other));
+    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, knower()));
   }
 
   /// Begins to read the slot of this lane's token, of the tile ahead.
   __device__ void read_slot() {
-    const Position position = position_of(call_, ahead_, token(lane()));
-    slot_ = lane() < kTileTokens ? position.slot : Position::kHole;
+    slot_ = Position::kHole;
+    scope_ = 0;
+    if (lane() >= kWarpTokens) return;
+    const Position position = position_of(call_, ahead_, warp() * kWarpTokens + lane());
+    slot_ = position.slot;
     scope_ = position.scope;
   }
 
@@ -114,96 +120,97 @@ class Producer {
     if (pool.shape.format != STEADY_CACHE_FP8) return named;
     const Token place = pool.token(slot_);
     const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
-                          reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
+                          reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
     if (!aligned) return named;
     named.kind = Named::Kind::kFp8;
     named.data = place.data;
     named.scales = place.scales;
-    ptx::prefetch<STEADY_FP8_DATA_BYTES>(named.data);
+    const uint8_t* own = place.data + first_block_ * kBlockDims;
+    if (has_last_block()) {
+      ptx::prefetch<(kOwnBlocks + 1) * kBlockDims>(own);
+    } else {
+      ptx::prefetch<kOwnBlocks * kBlockDims>(own);
+    }
     ptx::prefetch(named.scales);
     return named;
   }
 
-  /// Where this lane's share of a piece comes from.
-  struct Share {
+  /// Where this lane's share of a token comes from.
+  struct Source {
     const uint8_t *data, *scales;
   };
-  __device__ static Share share_of(const uint8_t* data, const uint8_t* scales, int piece) {
-    return {of_lane(knower(piece), data) + quarter() * sizeof(uint4),
-            of_lane(knower(piece), scales)};
+  __device__ Source source_of(const Named& named) const {
+    return {of_knower(named.data) + first_block_ * kBlockDims + quarter() * sizeof(uint4),
+            of_knower(named.scales) + first_block_ / 4 * 4};
   }
-  __device__ static void fetch_chunk(const Share& share, int i, Raw* raw) {
-    ptx::load(&raw->chunks[i], share.data + i * kLanesAToken * sizeof(uint4));
+  /// Block `i` of bf16 is twice as long: its second half is `i + 1`.
+  __device__ static void fetch_chunk(const Source& source, int i, Raw* raw) {
+    ptx::load(&raw->chunks[i], source.data + i * kBlockDims);
   }
-
-  /// Of a tile's first piece.
-  __device__ static void fetch(const Named& named, Raw* raw) {
-    const Share share = share_of(named.data, named.scales, 0);
-    ptx::load(&raw->scales, share.scales);
+  __device__ void fetch(const Named& named, Raw* raw) const {
+    const Source source = source_of(named);
+    ptx::load(&raw->scales, source.scales);
 #pragma unroll
-    for (int i = 0; i < kFp8Chunks; ++i) fetch_chunk(share, i, raw);
+    for (int i = 0; i < kOwnBlocks; ++i) fetch_chunk(source, i, raw);
+    if (has_last_block()) fetch_chunk(source, kOwnBlocks, raw);
   }
 
-  /// Brings a tile whose first piece is in `raw`, and leaves the next tile's first piece there.
-  __device__ void bring(const Named& now, const Named& next, Raw* raw, int tile) {
-    const int buffer = tile % kBuffers;
-    ptx::wait(&shared_.tokens_empty[buffer], (tile / kBuffers + 1) % 2);
-    if (lane() < kTileTokens) {
-      shared_.named[buffer][token(lane())] = now.kind != Named::Kind::kNothing;
-    }
-#pragma unroll 1
-    for (int piece = 0; piece < kPieces; ++piece) {
-      const bool last = piece + 1 == kPieces;
-      const Share following = share_of(last ? next.data : now.data, last ? next.scales : now.scales,
-                                       last ? 0 : piece + 1);
-      store(now, piece, following, raw, buffer);
-    }
+  /// Scale bytes of the own blocks, without the one that means nothing.
+  __device__ uint32_t own_scales(uint32_t scales) const {
+    constexpr uint32_t kOwn = kOwnBlocks == 4 ? ~0u : 0xffffu;
+    return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
+  }
+
+  /// Brings the tile in `raw`, and fetches `later` into its place.
+  __device__ void bring(const Named& named, const Named& later, Raw* raw,
+                        const Ring<S::kTokenBuffers>& ring) {
+    ring.wait_empty(shared_.tokens_empty);
+    const uint32_t all = __ballot_sync(~0u, named.kind != Named::Kind::kNothing);
+    if (lane() == 0)
+      shared_.named[ring.index()][warp()] = static_cast<uint8_t>(all & ((1u << kWarpTokens) - 1));
+    store(named, later, raw, shared_.tokens[ring.index()]);
     ptx::fence_shared_writes();
-    __syncwarp();
-    if (lane() == 0) ptx::arrive(&shared_.tokens_full[buffer]);
+    hand_over(&shared_.tokens_full[ring.index()]);
   }
 
-  /// Writes this lane's share of a piece as bf16, and fetches `following` instead.
-  __device__ void store(const Named& named, int piece, const Share& following, Raw* raw,
-                        int buffer) {
-    Block<kTokens>* blocks = shared_.tokens[buffer];
-    const int row = token(knower(piece));
-    PlainDequantiser plain(raw->scales);
-    ptx::load(&raw->scales, following.scales);
+  __device__ void store(const Named& named, const Named& later, Raw* raw, Block* blocks) {
+    const Source source = source_of(later);
+    PlainDequantiser plain(own_scales(raw->scales));
+    ptx::load(&raw->scales, source.scales);
 #pragma unroll
-    for (int i = 0; i < kNopeChunks; ++i) {
-      plain(raw->chunks[i], i, blocks[i].at(row, 2 * quarter()),
-            blocks[i].at(row, 2 * quarter() + 1));
-      fetch_chunk(following, i, raw);
+    for (int i = 0; i < kOwnBlocks; ++i) {
+      if (i + 1 < kOwnBlocks || !has_last_block()) {
+        plain(raw->chunks[i], i, blocks[i].at(line(), 2 * quarter()),
+              blocks[i].at(line(), 2 * quarter() + 1));
+      } else {
+        *blocks[i].at(line(), quarter()) = raw->chunks[i];
+        *blocks[i].at(line(), quarter() + kLanesAToken) = raw->chunks[i + 1];
+        fetch_chunk(source, i + 1, raw);
+      }
+      fetch_chunk(source, i, raw);
     }
-#pragma unroll
-    for (int i = kNopeChunks; i < kFp8Chunks; ++i) {
-      *blocks[kBlocks - 1].at(row, (i - kNopeChunks) * kLanesAToken + quarter()) = raw->chunks[i];
-      fetch_chunk(following, i, raw);
-    }
-    const bool slow = lane() / kWarpTokens == piece && named.kind == Named::Kind::kSlow;
+    const bool slow = lane() < kWarpTokens && named.kind == Named::Kind::kSlow;
     if (!__any_sync(~0u, slow || !plain.was_plain())) return;
     __syncwarp();  // another lane's share may be written again
-    store_slowly(named, !plain.was_plain(), blocks, piece);
+    store_slowly(named, !plain.was_plain(), blocks);
   }
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain.
-  __device__ void store_slowly(const Named& named, bool again, Block<kTokens>* blocks,
-                               int piece) const {
+  __device__ void store_slowly(const Named& named, bool again, Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
     const auto kind =
-        static_cast<Named::Kind>(__shfl_sync(~0u, static_cast<int>(named.kind), knower(piece)));
-    const int scope = __shfl_sync(~0u, static_cast<int>(named.scope), knower(piece));
-    const int32_t slot = __shfl_sync(~0u, named.slot, knower(piece));
+        static_cast<Named::Kind>(__shfl_sync(~0u, static_cast<int>(named.kind), knower()));
+    const int scope = __shfl_sync(~0u, static_cast<int>(named.scope), knower());
+    const int32_t slot = __shfl_sync(~0u, named.slot, knower());
     again = (others >> (lane() - quarter()) & ((1u << kLanesAToken) - 1)) != 0;
     if (kind == Named::Kind::kNothing || (kind == Named::Kind::kFp8 && !again)) return;
     const Pool& pool = call_.layer.scopes[scope];
     const Token place = pool.token(slot);
     const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
-    const int row = token(knower(piece));
 #pragma unroll 1
-    for (int chunk = quarter(); chunk < kHeadDim / kChunkDims; chunk += kLanesAToken) {
-      *blocks[chunk / kBlockChunks].at(row, chunk % kBlockChunks) =
+    for (int own = quarter(); own < kOwnBlocks * kBlockChunks; own += kLanesAToken) {
+      const int chunk = first_block_ * kBlockChunks + own;
+      *blocks[own / kBlockChunks].at(line(), own % kBlockChunks) =
           fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
     }
   }
@@ -231,7 +238,8 @@ class Producer {
   }
 
   const LayerCall& call_;
-  Shared<kHeads>& shared_;
+  Shared<S>& shared_;
+  const int first_block_;  // of this block's share
   // The tile whose slots are on their way, and this lane's of them.
   TileCursor ahead_;
   int32_t slot_;

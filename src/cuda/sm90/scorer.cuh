@@ -1,143 +1,220 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens in, their weights out: the work of one warpgroup. It scores a tile for all heads
-// of the block, turns scores into weights for the weighers, and keeps each head's state. Heads are
-// the columns of all products, so that no head is padded to 64.
+// Tiles of tokens in, their weights out: the work of one warpgroup. It scores a tile over this
+// block's share of the values, adds the other blocks' shares, turns scores into weights for the
+// weigher, and keeps each head's state. All blocks of a cluster come to the same weights.
 //
-// Maxima and sums are not gathered from all threads for each tile: weights are relative to a
-// reference that moves only where a score exceeds it by far, and each thread keeps sums of its own
-// until a unit ends.
+// Heads are the rows of products, so a row's scores lie in the four lanes of a quad. Weights are
+// relative to a reference that moves only where a score exceeds it by far: most tiles leave the
+// weigher's sums as they are.
 #pragma once
 
+#include "cuda/ptx/cluster.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/columns.cuh"
 #include "cuda/sm90/shared.cuh"
 
 namespace steady::cuda::sm90 {
 
-template <int kHeads>
+template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const PartRange& range, Shared<kHeads>& shared)
+  __device__ Scorer(const LayerCall& call, const PartRange& range, int part, int rank,
+                    Shared<S>& shared)
       : call_(call),
-        range_(range),
+        part_(part),
+        rank_(rank),
         shared_(shared),
-        thread_(static_cast<int>(threadIdx.x) % kGroupThreads) {}
+        heads_(heads_here(call)),
+        tile_(call, range) {}
 
-  /// All tiles of this part.
+  /// All tiles of this part. While a tile's products run, the one before becomes weights.
   __device__ void part() {
-    int step = 0;
-    TileCursor tile(call_, range_);
-    if (!tile.valid()) return;
-    sync_scorer_and_weighers<kHeads>();  // queries are there
-    for (; tile.valid(); tile.advance(), ++step) {
-      // What follows from it is computed again for each tile: keeping it all takes more registers
-      // than there are.
-      thread_ = ptx::opaque(thread_);
-      if (tile.first_of_unit()) begin_unit();
-      const int buffer = step % kBuffers, round = step / kBuffers;
-      ptx::wait(&shared_.tokens_full[buffer], round % 2);
-      float scores[kSums];
-      score(buffer, scores);
-      // An empty row's tile names nothing.
-      const bool named[2] = {shared_.named[buffer][first_row()],
-                             shared_.named[buffer][first_row() + 8]};
-      hand_over(&shared_.tokens_empty[buffer]);
-      ptx::wait(&shared_.weights_empty[buffer], (round + 1) % 2);
-      if (thread_ == 0) shared_.order[buffer] = order(tile);
-      soften(buffer, scores, named);
-      ptx::fence_shared_writes();
-      hand_over(&shared_.weights_full[buffer]);
-      if (tile.last_of_unit()) end_unit(tile);
+    float sums[kChains][kTokens / 2];
+    begin_unit();
+    bring_queries();
+    begin_scores(sums);
+    Tile last = end_scores(sums);
+    for (tile_.advance(); tile_.valid(); tile_.advance()) {
+      if (tile_.first_of_row_here()) bring_queries();
+      begin_scores(sums);
+      soften(last);
+      last = end_scores(sums);
     }
+    soften(last);
   }
 
  private:
-  static constexpr int kPairs = kHeads / 8;  // of columns that a lane has in a product
-  static constexpr int kSums = kHeads / 2;   // of a lane in a product
+  static constexpr int kHalves = S::kHalves, kScores = S::kScores;
+  /// Products cut off what is small beside the sum so far: quarters of a vector are summed apart.
+  static constexpr int kChains = 4 / S::kCluster;
   static constexpr float kSlack = 8.0f;  // a weight may be 2^kSlack; beyond, the reference moves
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
-  __device__ int warp() const { return thread_ / 32; }
-  __device__ int lane() const { return thread_ % 32; }
-  __device__ int first_row() const { return 16 * warp() + row_of(lane()); }
-  __device__ float2 references(int j) const { return pair_at(shared_.reference, lane(), j); }
-  /// Whether this thread keeps the state of head thread_.
-  __device__ bool keeps_state() const { return thread_ < kHeads; }
+  /// What is known of a tile until it has become weights.
+  struct Tile {
+    float scores[kScores];  // this block's share of them: of token 8 j + 2 (lane % 4) + e for the
+                            // head in half i at 2 (kHalves j + i) + e
+    uint64_t named;         // a bit for each token
+    // Of the unit that it ends, if it does.
+    int row, partial;
+    bool last_of_unit, joins, finishes, split;
+  };
+
+  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
+  __device__ static int warp() { return thread() / 32; }
+  __device__ static int lane() { return thread() % 32; }
+  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
+  __device__ static int head(int half) { return head_of<S>(warp(), half, lane()); }
+  /// Whether this warp has any head.
+  __device__ bool works() const { return head_of<S>(warp(), 0, 0) < heads_; }
+  /// Whether this lane writes for its quad what is known of a head.
+  __device__ static bool writes() { return lane() % 4 == 0; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
-  /// All of this warp is done with what the barrier guards.
-  __device__ void hand_over(uint64_t* barrier) const {
-    __syncwarp();
-    if (lane() == 0) ptx::arrive(barrier);
-  }
-
-  __device__ Order order(const TileCursor& tile) const {
-    Order order = {};
-    order.first_of_unit = tile.first_of_unit();
-    order.last_of_unit = tile.last_of_unit();
-    const bool split = tile.plan().first_slot != RowPlan::kWhole;
-    order.joins = !split && tile.unit() > 0;
-    order.finishes = !split && tile.unit() + 1 == tile.unit_count();
-    order.last_of_row_here = tile.last_of_row_here();
-    order.last_of_part = tile.last_of_part();
-    order.partial = split ? tile.plan().first_slot + call_.limits.parts + tile.unit()
-                          : static_cast<int>(blockIdx.x);
-    return order;
-  }
-
-  __device__ void begin_unit() {
-    reference_ = -INFINITY;  // below any score by far
-    if (keeps_state()) shared_.reference[thread_] = reference_;
-#pragma unroll
-    for (float& sum : exact_sums_) sum = 0.0f;
+  /// This block's share of the tile's row's.
+  __device__ void bring_queries() {
+    constexpr int kChunks = S::kOwnDims / kChunkDims;
+    sync();  // nobody needs the last row's
+    const Layer& layer = call_.layer;
+    const int chunk = thread() % kChunks;
+    const uint16_t* q = layer.q +
+                        row_offset(layer.q_strides, call_.queries, tile_.row(), first_head(call_)) +
+                        rank_ * S::kOwnDims + chunk * kChunkDims;
+    const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
+                         layer.q_strides.head % kChunkDims == 0;
+#pragma unroll 1
+    for (int head = thread() / kChunks; head < heads_; head += kGroupThreads / kChunks) {
+      Chunk* to = shared_.q[chunk / kBlockChunks].at(row_of_head<S>(head), chunk % kBlockChunks);
+      const uint16_t* from = q + head * layer.q_strides.head;
+      if (aligned) {
+        ptx::copy_async_16(to, from);
+      } else {
+        *to = read_chunk(from);
+      }
+    }
+    ptx::wait_copies();
+    ptx::fence_shared_writes();
     sync();
   }
 
-  /// scores = tokens · q, in two sums of half the values each, because products cut off what is
-  /// small beside the sum so far.
-  __device__ void score(int buffer, float (&scores)[kSums]) {
-    constexpr int kHalf = kBlocks / 2;
-    float others[kSums];
+  /// Begins sums = q · tokens.
+  __device__ void begin_scores(float (&sums)[kChains][kTokens / 2]) {
+    tokens_.wait_full(shared_.tokens_full);
     ptx::begin_products();
 #pragma unroll
-    for (int block = 0; block < kHalf; ++block) {
+    for (int block = 0; block < S::kOwnBlocks; ++block) {
+      constexpr int kChainBlocks = S::kOwnBlocks / kChains;
+      const auto q = ptx::describe_operand(&shared_.q[block]);
+      const auto tokens = ptx::describe_operand(&shared_.tokens[tokens_.index()][block]);
 #pragma unroll
       for (int d = 0; d < kBlockDims; d += 16) {
-        multiply_add(buffer, block, d, scores, block + d > 0);
-        multiply_add(buffer, block + kHalf, d, others, block + d > 0);
+        const uint32_t bytes = d * sizeof(uint16_t);
+        ptx::multiply_add<kTokens, false>(sums[block / kChainBlocks], ptx::advance(q, bytes),
+                                          ptx::advance(tokens, bytes),
+                                          block % kChainBlocks + d > 0);
       }
     }
     ptx::commit_products();
-    ptx::wait_products<0>();
-    ptx::pin(scores);
-    ptx::pin(others);
-#pragma unroll
-    for (int i = 0; i < kSums; ++i) scores[i] += others[i];
   }
 
-  __device__ void multiply_add(int buffer, int block, int d, float (&sums)[kSums], bool add) const {
-    const uint32_t bytes = d * sizeof(uint16_t);
-    const uint64_t tokens = ptx::describe_operand(&shared_.tokens[buffer][block]);
-    const uint64_t q = ptx::describe_operand(&shared_.q[block]);
-    ptx::multiply_add<kHeads, false>(sums, ptx::advance(tokens, bytes), ptx::advance(q, bytes),
-                                     add);
+  /// Waits for the sums and sends them to the other blocks.
+  __device__ Tile end_scores(float (&sums)[kChains][kTokens / 2]) {
+    ptx::wait_products<0>();
+#pragma unroll
+    for (auto& chain : sums) ptx::pin(chain);
+    Tile tile;
+#pragma unroll
+    for (int k = 0; k < kScores; ++k) {
+      const int j = k / 2 / kHalves, half = k / 2 % kHalves, at = 4 * j + 2 * half + k % 2;
+      tile.scores[k] = kChains == 2 ? sums[0][at] + sums[kChains - 1][at] : ptx::copy(sums[0][at]);
+    }
+    tile.named = *reinterpret_cast<const uint64_t*>(shared_.named[tokens_.index()]);
+    tile.row = tile_.row();
+    tile.last_of_unit = tile_.last_of_unit();
+    tile.joins = tile_.joins();
+    tile.finishes = tile_.finishes();
+    tile.split = !tile_.whole();
+    tile.partial = tile_.partial(part_);
+    hand_over(&shared_.tokens_empty[tokens_.index()]);
+    if (works()) send(tile.scores);
+    ++tokens_.step;
+    return tile;
+  }
+
+  __device__ void send(const float (&scores)[kScores]) {
+    const Ring<Shared<S>::kBuffers> sent = {tokens_.step};
+    ptx::wait_for_cluster(&shared_.scores_empty[warp()][sent.index()], sent.parity() ^ 1);
+#pragma unroll
+    for (int other = 1; other < S::kCluster; ++other) {
+      const auto to =
+          ptx::in_block(&shared_.scores[sent.index()][other - 1][0][thread()], rank_ ^ other);
+      const auto full = ptx::in_block(&shared_.scores_full[warp()][sent.index()], rank_ ^ other);
+#pragma unroll
+      for (int i = 0; i < kScores / 4; ++i) {
+        ptx::store_async(
+            ptx::advance(to, i * kGroupThreads * sizeof(float4)),
+            {scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3]}, full);
+      }
+    }
+  }
+
+  /// Adds the other blocks' shares, always the same two and then both sums.
+  __device__ void receive(float (&scores)[kScores]) {
+    const uint32_t buffer = weights_.index();
+    uint64_t* full = &shared_.scores_full[warp()][buffer];
+    if (lane() == 0)
+      ptx::arrive_and_expect(full, (S::kCluster - 1) * kScores * 32 * sizeof(float));
+    __syncwarp();
+    ptx::wait_for_cluster(full, weights_.parity());
+#pragma unroll
+    for (int i = 0; i < kScores / 4; ++i) {
+      float4 sum = shared_.scores[buffer][0][i][thread()];
+      sum = {scores[4 * i] + sum.x, scores[4 * i + 1] + sum.y, scores[4 * i + 2] + sum.z,
+             scores[4 * i + 3] + sum.w};
+      if constexpr (S::kCluster == 4) {
+        const float4 a = shared_.scores[buffer][1][i][thread()];
+        const float4 b = shared_.scores[buffer][2][i][thread()];
+        sum = {sum.x + (a.x + b.x), sum.y + (a.y + b.y), sum.z + (a.z + b.z), sum.w + (a.w + b.w)};
+      }
+      scores[4 * i] = sum.x;
+      scores[4 * i + 1] = sum.y;
+      scores[4 * i + 2] = sum.z;
+      scores[4 * i + 3] = sum.w;
+    }
+    __syncwarp();
+    if (lane() > 0 && lane() < S::kCluster)
+      ptx::arrive(ptx::in_block(&shared_.scores_empty[warp()][buffer], rank_ ^ lane()));
   }
 
   /// Turns scores into weights 2^(score - reference), in shared memory. Scores are logarithms to
-  /// base 2 from here on until the unit ends.
-  __device__ void soften(int buffer, float (&scores)[kSums], const bool (&named)[2]) {
-    scale(scores);
-    const bool moves = ptx::sync_any(NamedBarriers::kScorer, kGroupThreads, exceeds(scores, named));
-    if (moves) move_references(buffer, scores, named);
-    if (thread_ == 0) shared_.moved[buffer] = moves;
-    ptx::pin(scores);  // what exceeds() has made of them is not kept
-    for_each_pairs<kPairs>(
-        [&](int j, auto pairs) { make_weights<pairs>(scores, j, named, buffer); });
+  /// base 2 from here on.
+  __device__ void soften(Tile& tile) {
+    if (works()) {
+      receive(tile.scores);
+      scale(tile.scores);
+      if (tile.named != ~uint64_t{0}) hide_unnamed(tile);
+    }
+    weights_.wait_empty(shared_.weights_empty);
+    if (works()) {
+      move_references(tile);
+      make_weights(tile);
+      ptx::fence_shared_writes();
+    }
+    hand_over(&shared_.weights_full[weights_.index()]);
+    ++weights_.step;
+    if (tile.last_of_unit) end_unit(tile);
+  }
+
+  __device__ void begin_unit() {
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+      reference_[half] = -INFINITY;  // below any score by far
+      exact_sum_[half] = rounded_sum_[half] = 0.0f;
+    }
   }
 
   /// Makes scores logarithms to base 2.
-  __device__ void scale(float (&scores)[kSums]) const {
+  __device__ void scale(float (&scores)[kScores]) const {
     const float to_base_2 = call_.softmax_scale * kLog2e;
     if (fabsf(to_base_2) < INFINITY) {
 #pragma unroll
@@ -148,156 +225,132 @@ class Scorer {
     }
   }
 
-  /// Zero for the largest score once it is the reference; -inf for what no slot names.
-  __device__ static float distance(float score, float reference, bool named) {
-    return named ? score - reference : -INFINITY;
-  }
-
-  /// Whether a score of this thread is too far above its reference.
-  __device__ bool exceeds(const float (&scores)[kSums], const bool (&named)[2]) const {
-    float most = -INFINITY;
+  /// What no slot names has no weight.
+  __device__ static void hide_unnamed(Tile& tile) {
+    const uint64_t own = tile.named >> (2 * (lane() % 4));
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const float2 reference = references(j);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        most = fmaxf(most, distance(scores[4 * j + 2 * i], reference.x, named[i]));
-        most = fmaxf(most, distance(scores[4 * j + 2 * i + 1], reference.y, named[i]));
-      }
+    for (int k = 0; k < kScores; ++k) {
+      const int j = k / 2 / kHalves;
+      if ((own >> (8 * j + k % 2) & 1) == 0) tile.scores[k] = -INFINITY;
     }
-    return most > kSlack;
   }
 
   /// A head's reference becomes the largest score so far if that is far above, and its alone: its
   /// bits must not depend on the heads beside it.
-  __device__ void move_references(int buffer, const float (&scores)[kSums],
-                                  const bool (&named)[2]) {
-    for_each_pairs<kPairs>([&](int j, auto pairs) {
-      float most[2 * pairs];
+  __device__ void move_references(const Tile& tile) {
+    float old_weight[kHalves];
+    bool moved = false;
 #pragma unroll
-      for (int i = 0; i < 2 * pairs; ++i) {
-        const float upper = scores[4 * (j + i / 2) + i % 2];
-        const float lower = scores[4 * (j + i / 2) + 2 + i % 2];
-        most[i] = fmaxf(named[0] ? upper : -INFINITY, named[1] ? lower : -INFINITY);
+    for (int half = 0; half < kHalves; ++half) {
+      float most = -INFINITY;
+#pragma unroll
+      for (int k = 0; k < kScores; ++k) {
+        if (k / 2 % kHalves == half) most = fmaxf(most, tile.scores[k]);
       }
-      join_rows<pairs>(
-          lane(), most, [](float a, float b) { return fmaxf(a, b); },
-          &shared_.of_warp[warp()][8 * j]);
-    });
-    sync();
-    if (keeps_state()) move_reference(buffer);
-    sync();
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const float2 factor = pair_at(shared_.old_weight[buffer], lane(), j);
-      exact_sums_[2 * j] *= factor.x;
-      exact_sums_[2 * j + 1] *= factor.y;
-    }
-  }
-
-  /// Of one head, after all warps have their tile's maximum.
-  __device__ void move_reference(int buffer) {
-    float most = -INFINITY;
-    for (int w = 0; w < kWarps; ++w) most = fmaxf(most, shared_.of_warp[w][thread_]);
-    float old_weight = 1.0f;
-    if (reference_ == -INFINITY) {
-      old_weight = 0.0f;  // of nothing
-      reference_ = most;
-    } else if (most - reference_ > kSlack) {  // as exceeds() has it
-      old_weight = ptx::exp2_approximate(reference_ - most);
-      reference_ = most;
-    }
-    shared_.reference[thread_] = reference_;
-    shared_.old_weight[buffer][thread_] = old_weight;
-  }
-
-  /// Writes the weights of `kCount` pairs of columns from `first` on, and adds them to the exact
-  /// sums.
-  template <int kCount>
-  __device__ void make_weights(const float (&scores)[kSums], int first, const bool (&named)[2],
-                               int buffer) {
-    uint32_t weights[2 * kCount];
-#pragma unroll
-    for (int j = 0; j < kCount; ++j) {
-      const float2 reference = references(first + j);
-      const auto weight = [&](int i, int e) {
-        return ptx::exp2_approximate(distance(scores[4 * (first + j) + 2 * i + e],
-                                              e == 0 ? reference.x : reference.y, named[i]));
-      };
-      float exact[2][2];
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        exact[i][0] = weight(i, 0);
-        exact[i][1] = weight(i, 1);
-        weights[2 * j + i] = bf16x2(exact[i][0], exact[i][1]);
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+      old_weight[half] = 1.0f;
+      float& reference = reference_[half];
+      if (!(most - reference > kSlack)) continue;
+      if (reference != -INFINITY) {
+        moved = true;
+        old_weight[half] = ptx::exp2_approximate(reference - most);
+        exact_sum_[half] *= old_weight[half];
+        rounded_sum_[half] *= old_weight[half];
       }
-      exact_sums_[2 * (first + j)] += exact[0][0] + exact[1][0];
-      exact_sums_[2 * (first + j) + 1] += exact[0][1] + exact[1][1];
+      reference = most;
     }
-    store_transposed<kCount>(lane(), weights, [&](int head, int chunk) {
-      return shared_.weights[buffer].at(8 * first + head, 2 * warp() + chunk);
-    });
-  }
-
-  /// Leaves the sums of the weights, exact for each warp, and makes of them what the weighers need
-  /// to leave the unit where it belongs.
-  __device__ void end_unit(const TileCursor& tile) {
-    for_each_pairs<kPairs>([&](int j, auto pairs) {
-      float sums[2 * pairs];
+    moved = __any_sync(~0u, moved);
+    if (lane() == 0) shared_.moved[weights_.index()][warp()] = moved;
+    if (!moved || !writes()) return;
 #pragma unroll
-      for (int i = 0; i < 2 * pairs; ++i) sums[i] = exact_sums_[2 * j + i];
-      join_rows<pairs>(
-          lane(), sums, [](float a, float b) { return a + b; }, &shared_.of_warp[warp()][8 * j]);
-    });
-    sync_scorer_and_weighers<kHeads>();  // the sums are there
-    if (keeps_state()) settle(tile);
-    sync_scorer_and_weighers<kHeads>();  // what follows from them is
-    // What the unit left may be written again, and the next row's queries are there.
-    sync_scorer_and_weighers<kHeads>();
+    for (int half = 0; half < kHalves; ++half)
+      shared_.old_weight[weights_.index()][row(half)] = old_weight[half];
   }
 
-  /// Of head thread_: its state after the unit, in the row so far or among the slots.
-  __device__ void settle(const TileCursor& tile) {
-    const auto& of_warp = shared_.of_warp;
-    const float sum =
-        (of_warp[0][thread_] + of_warp[1][thread_]) + (of_warp[2][thread_] + of_warp[3][thread_]);
-    const SoftmaxState unit = {reference_ * kLn2, sum};
+  /// Writes the weights and adds them up, as they are and as bf16 has them.
+  __device__ void make_weights(const Tile& tile) {
+    Block& weights = shared_.weights[weights_.index()];
+    float base[kHalves];
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+      // Not -inf - -inf, where nothing is named.
+      base[half] = tile.named == 0 && reference_[half] == -INFINITY ? 0.0f : reference_[half];
+    }
+#pragma unroll
+    for (int first = 0; first < kScores / 2; first += 4) {
+      uint32_t pairs[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int pair = first + i, half = pair % kHalves;
+        const float a = ptx::exp2_approximate(tile.scores[2 * pair] - base[half]);
+        const float b = ptx::exp2_approximate(tile.scores[2 * pair + 1] - base[half]);
+        pairs[i] = bf16x2(a, b);
+        exact_sum_[half] += a + b;
+        rounded_sum_[half] +=
+            __uint_as_float(pairs[i] << 16) + __uint_as_float(pairs[i] & 0xffff0000u);
+      }
+      // Matrix m of the four is pair first + m: its half and tokens.
+      const int matrix = lane() / 8, half = matrix % kHalves;
+      const int chunk = first / kHalves + matrix / kHalves;
+      ptx::store_matrices(weights.at(16 * warp() + 8 * half + lane() % 8, chunk), pairs);
+    }
+  }
+
+  __device__ static float of_quad(float sum) {
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+  }
+
+  /// Leaves each head's state after the unit, in the row so far or among the slots, and what the
+  /// weigher needs to do the same.
+  __device__ void end_unit(const Tile& tile) {
+    unit_.wait_empty(shared_.unit_empty);
+    if (works()) {
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) settle(tile, half);
+    }
+    hand_over(&shared_.unit_full[unit_.index()]);
+    ++unit_.step;
+    begin_unit();
+  }
+
+  __device__ void settle(const Tile& tile, int half) {
+    const float sum = of_quad(exact_sum_[half]), rounded = of_quad(rounded_sum_[half]);
+    if (!writes() || head(half) >= heads_) return;
+    const int head_here = first_head(call_) + head(half);
+    const SoftmaxState unit = {reference_[half] * kLn2, sum};
     // The sums have been made with rounded weights, the state with exact ones; bringing them to
     // the exact sum leaves only what rounding changed between the tokens.
-    const float rounded = shared_.rounded_sum[0][thread_] + shared_.rounded_sum[1][thread_];
-    shared_.factor[thread_] = sum == 0.0f ? 1.0f : sum / rounded;
-    if (tile.plan().first_slot != RowPlan::kWhole) {
-      store(tile.plan().first_slot + call_.limits.parts + tile.unit(), unit);
+    shared_.factor[row(half)] = sum == 0.0f ? 1.0f : sum / rounded;
+    if (tile.split) {
+      if (rank_ == 0) partial_states(call_, tile.partial)[head_here] = unit;
       return;
     }
-    if (tile.unit() == 0) {
-      row_ = unit;
+    if (tile.joins) {
+      const Merged merged = merge(row_so_far_[half], unit);
+      shared_.merged[row(half)] = merged;
+      row_so_far_[half] = merged.state;
     } else {
-      const Merged merged = merge(row_, unit);
-      shared_.merged[thread_] = merged;
-      row_ = merged.state;
+      row_so_far_[half] = unit;
     }
-    if (!tile.last_of_row_here() || thread_ >= heads_here<kHeads>(call_)) return;
-    const int head = first_head<kHeads>() + thread_;
-    const Finished finished = finish_head(call_, row_, head);
-    shared_.out_weight[thread_] = finished.out_weight;
-    write_lse(call_, finished, tile.row(), head);
-  }
-
-  /// Writes the state of partial number `partial`.
-  __device__ void store(int partial, const SoftmaxState& state) const {
-    if (thread_ < heads_here<kHeads>(call_))
-      partial_states(call_, partial)[first_head<kHeads>() + thread_] = state;
+    if (!tile.finishes) return;
+    const Finished finished = finish_head(call_, row_so_far_[half], head_here);
+    shared_.out_weight[row(half)] = finished.out_weight;
+    if (rank_ == 0) write_lse(call_, finished, tile.row, head_here);
   }
 
   const LayerCall& call_;
-  const PartRange range_;
-  Shared<kHeads>& shared_;
-  int thread_;  // of the group
-  // Of the unit so far.
-  float reference_;               // of head thread_, if this thread keeps its state
-  float exact_sums_[2 * kPairs];  // of this thread's rows' weights, a column each
-  SoftmaxState row_;              // of head thread_, before this unit
+  const int part_, rank_;
+  Shared<S>& shared_;
+  const int heads_;
+  TileCursor tile_;
+  Ring<S::kTokenBuffers> tokens_;
+  Ring<Shared<S>::kBuffers> weights_;  // of the tile that becomes weights
+  Ring<1> unit_;
+  // Of the unit so far, for the head in each half; the sums are of this thread's tokens.
+  float reference_[kHalves], exact_sum_[kHalves], rounded_sum_[kHalves];
+  SoftmaxState row_so_far_[kHalves];  // before this unit
 };
 
 }  // namespace steady::cuda::sm90

@@ -1,93 +1,127 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: one buffer of queries, two of tokens, two of weights, and the
-// barriers that hand them over.
+// What the roles of a block share: queries, buffers of tokens, scores and weights, and the barriers
+// that hand them over.
 #pragma once
+
+#include <cuda_bf16.h>
 
 #include <cstdint>
 
 #include "core/work.hpp"
 #include "cuda/ptx/barrier.cuh"
 #include "cuda/row_state.cuh"
+#include "cuda/sm90/attend.hpp"
 
 namespace steady::cuda::sm90 {
 
-inline constexpr int kTokens = 64;  // of a tile: the rows of a product
-inline constexpr int kBuffers = 2;
-/// Vectors lie in blocks of 64 values, so that a row of a block is 128 bytes.
+inline constexpr int kTokens = 64;    // of a tile: the columns of scores
+inline constexpr int kProducts = 64;  // rows of any product: places for heads
+/// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;          // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
-/// Of warpgroups, four in all: one scores, and with few heads, when products are short, one weighs
-/// and two bring tokens.
-template <int kHeads>
-inline constexpr int kWeigherGroups = kHeads <= 32 ? 1 : 2;
-template <int kHeads>
-inline constexpr int kProducerGroups = 3 - kWeigherGroups<kHeads>;
+/// Warpgroups: one scores, one weighs, two bring tokens.
+inline constexpr int kProducerWarps = 2 * kWarps;
 inline constexpr int kThreads = 4 * kGroupThreads;
 
 /// 16 bytes of bf16.
 using Chunk = uint4;
 inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
 
-/// `kRows` vectors' part in one block of values: rows of eight chunks, swizzled as products want
-/// it.
-template <int kRows>
+/// 64 lines of eight chunks, swizzled as products want them.
 struct alignas(1024) Block {
-  Chunk rows[kRows][kBlockChunks];
+  Chunk lines[64][kBlockChunks];
 
-  __device__ Chunk* at(int row, int chunk) { return &rows[row][chunk ^ row % kBlockChunks]; }
+  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
 
-/// What the scorer tells the weighers of a tile.
-struct Order {
-  bool first_of_unit, last_of_unit;
-  // If it is the last tile of a unit: where the sums go.
-  bool joins;     // the row so far, which lies in this part's own partial
-  bool finishes;  // the row's answer
-  bool last_of_row_here, last_of_part;
-  int32_t partial;  // otherwise, this one
+/// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
+/// and each does all tokens for the same heads, `kHeads` at most.
+template <int kHeads_, int kCluster_>
+struct Share {
+  static constexpr int kHeads = kHeads_, kCluster = kCluster_;
+  static constexpr int kOwnBlocks = kBlocks / kCluster;
+  static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
+  /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half.
+  static constexpr int kHalves = kHeads / 32;
+  static_assert(kHeads == 32 || kHeads == 64);
+  static constexpr int kScores = 16 * kHalves;  // of a lane
+  static constexpr uint32_t kTokenBuffers = 2 * kCluster;
 };
 
-template <int kHeads>
+/// Head, of the block's, in half `half` of warp `warp`'s rows.
+template <class S>
+__device__ inline int head_of(int warp, int half, int lane) {
+  return 8 * (S::kHalves * warp + half) + lane / 4;
+}
+/// Row of a product where a head is.
+template <class S>
+__device__ inline int row_of_head(int head) {
+  return 16 * (head / 8 / S::kHalves) + 8 * (head / 8 % S::kHalves) + head % 8;
+}
+
+/// Goes around buffers that barriers guard.
+template <uint32_t kCount>
+struct Ring {
+  uint32_t step = 0;
+  __device__ uint32_t index() const { return step % kCount; }
+  __device__ uint32_t parity() const { return step / kCount % 2; }
+  /// Waits until the buffer has been filled for this step.
+  __device__ void wait_full(uint64_t (&full)[kCount]) const {
+    ptx::wait(&full[index()], parity());
+  }
+  /// Waits until what an earlier step put there is no longer needed.
+  __device__ void wait_empty(uint64_t (&empty)[kCount]) const {
+    ptx::wait(&empty[index()], parity() ^ 1);
+  }
+};
+
+/// All of this warp is done with what the barrier guards.
+__device__ inline void hand_over(uint64_t* barrier) {
+  __syncwarp();
+  if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
+}
+
+template <class S>
 struct Shared {
-  Block<kHeads> q[kBlocks];  // later the row's answer
-  Block<kTokens> tokens[kBuffers][kBlocks];
-  Block<kHeads> weights[kBuffers];  // heads by tokens
-  float of_warp[kWarps][kHeads];    // of each warp's sixteen tokens, for one thread a head to join
-  float rounded_sum[2][kHeads];     // of a unit's weights, of half the tokens of each tile each
-  // Read in pairs: what weights are relative to, what the sums so far are worth after references
-  // moved, what brings a unit's sums to its exact weight, and what finishes the row.
-  alignas(float2) float reference[kHeads];
-  alignas(float2) float old_weight[kBuffers][kHeads];
-  alignas(float2) float factor[kHeads];
-  alignas(float2) float out_weight[kHeads];
-  Merged merged[kHeads];
-  bool named[kBuffers][kTokens];  // whether a slot named the token
-  bool moved[kBuffers];           // whether any reference did
-  Order order[kBuffers];          // what the weighers are to do with the weights
-  // From producers to scorer and weighers and back, and from the scorer to weighers and back.
-  uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
+  static constexpr uint32_t kBuffers = 2;  // of what lies between scorers and weighers
+  Block q[S::kOwnBlocks];
+  Block tokens[S::kTokenBuffers][S::kOwnBlocks];
+  Block weights[kBuffers];  // heads by tokens
+  /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
+  float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
+  alignas(uint64_t) uint8_t named[S::kTokenBuffers][kProducerWarps];  // a bit for each token that a slot names
+  /// By row of a product: what the sums so far are worth after references moved, and what makes of
+  /// a unit's sums what is to be left.
+  float old_weight[kBuffers][kProducts];
+  bool moved[kBuffers][kWarps];  // whether any reference of the warp's rows did
+  float factor[kProducts], out_weight[kProducts];
+  Merged merged[kProducts];
+  // From producers to scorer and weigher and back, from the scorer to the weigher and back.
+  uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
   uint64_t weights_full[kBuffers], weights_empty[kBuffers];
+  uint64_t unit_full[1], unit_empty[1];
+  // From each warp of a scorer to its like in the other blocks.
+  uint64_t scores_full[kWarps][kBuffers], scores_empty[kWarps][kBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
 struct NamedBarriers {
-  static constexpr int kScorerAndWeighers = 1, kScorer = 2, kWeighers = 3;
+  static constexpr int kScorer = 1;
 };
 
-template <int kHeads>
-__device__ inline void sync_scorer_and_weighers() {
-  ptx::sync(NamedBarriers::kScorerAndWeighers, (1 + kWeigherGroups<kHeads>)*kGroupThreads);
+/// The heads of this block.
+__device__ inline int first_head(const LayerCall& call) {
+  return static_cast<int>(blockIdx.y) * group_heads(call.heads, static_cast<int>(gridDim.y));
+}
+__device__ inline int heads_here(const LayerCall& call) {
+  return min(group_heads(call.heads, static_cast<int>(gridDim.y)), call.heads - first_head(call));
 }
 
-/// The heads of this block.
-template <int kHeads>
-__device__ inline int first_head() {
-  return static_cast<int>(blockIdx.y) * kHeads;
-}
-template <int kHeads>
-__device__ inline int heads_here(const LayerCall& call) {
-  return min(kHeads, call.heads - first_head<kHeads>());
+/// Two sums, rounded; the first one in the lower half.
+__device__ inline uint32_t bf16x2(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
 /// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
@@ -125,11 +159,15 @@ class TileCursor {
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
-  __device__ bool last_of_part() const {
-    return last_of_unit() &&
-           (row_ == range_.end.row
-                ? unit_ + 1 == range_.end.unit
-                : row_ + 1 == range_.end.row && range_.end.unit == 0 && unit_ + 1 == units_.count);
+  /// Whether one part has all units of the row, and so its answer.
+  __device__ bool whole() const { return plan_.first_slot == RowPlan::kWhole; }
+  /// Whether the unit is added to those before it.
+  __device__ bool joins() const { return whole() && unit_ > 0; }
+  /// Whether the unit completes the row's answer.
+  __device__ bool finishes() const { return whole() && unit_ + 1 == units_.count; }
+  /// The partial that keeps what the unit leaves; the part's own until a whole row is finished.
+  __device__ int partial(int own) const {
+    return whole() ? own : call_.limits.parts + plan_.first_slot + unit_;
   }
   /// Whether this part has no later unit of the row.
   __device__ bool last_of_row_here() const {

@@ -3,6 +3,7 @@
 // same answers as the oracle's, and the same bits however the work is dealt. Needs no GPU.
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <memory>
@@ -102,14 +103,19 @@ struct Answer {
   std::vector<float> lse;
 };
 
-/// One kernel and how many heads its blocks do together.
+/// One kernel and how many heads its blocks do together; of Hopper's, how many share a row.
 struct Kernel {
-  bool hopper;
+  int cluster;  // kPortable: not Hopper's
   int heads;
+  static constexpr int kPortable = 0;
 };
 
 void PrintTo(const Kernel& kernel, std::ostream* out) {
-  *out << (kernel.hopper ? "hopper" : "portable") << " by " << kernel.heads;
+  if (kernel.cluster == Kernel::kPortable) {
+    *out << "portable by " << kernel.heads;
+  } else {
+    *out << "hopper by " << kernel.heads << " in " << kernel.cluster;
+  }
 }
 
 AttendChoice portable_choice(const Shape& shape, int heads) {
@@ -141,8 +147,10 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel)
   const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
                           77,    limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
-  if (kernel.hopper) {
-    EXPECT_EQ(sm90::launch_attend(call, kernel.heads, nullptr), cudaSuccess);
+  if (kernel.cluster != Kernel::kPortable) {
+    const int groups = (heads + kernel.heads - 1) / kernel.heads;
+    EXPECT_EQ(sm90::launch_attend(call, {kernel.cluster, groups, limits.parts}, nullptr),
+              cudaSuccess);
   } else {
     const AttendChoice choice = portable_choice(inputs.shape(), kernel.heads);
     EXPECT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
@@ -196,9 +204,9 @@ constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit 
 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
-INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{false, 16}));
+INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{Kernel::kPortable, 16}));
 INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
-                         testing::Values(Kernel{true, 8}, Kernel{true, 24}, Kernel{true, 48}));
+                         testing::Values(Kernel{2, 32}, Kernel{2, 64}, Kernel{4, 8}));
 
 TEST_P(Emulated, AnswersAreTheOracles) {
   const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
@@ -227,42 +235,56 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
 
 TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
   const Inputs inputs(35, 40, 20, STEADY_CACHE_FP8);
-  const Answer by_64 = run(inputs, kWhole, {false, 64});
+  const Answer by_64 = run(inputs, kWhole, {Kernel::kPortable, 64});
   expect_close(by_64, oracle(inputs));
   for (const int heads : {16, 32}) {
-    EXPECT_TRUE(run(inputs, kWhole, {false, heads}) == by_64) << heads;
+    EXPECT_TRUE(run(inputs, kWhole, {Kernel::kPortable, heads}) == by_64) << heads;
   }
 }
 
-TEST(EmulatedHopper, ManyRowsTakeLargeGroupsOfHeadsAndFewRowsSpreadTheirHeads) {
-  const auto heads_of_a_block = [](int heads, int rows) {
-    const Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
-    return sm90::choose_heads(shape, rows, 132);
-  };
-  EXPECT_EQ(heads_of_a_block(64, 132), 64);
-  EXPECT_EQ(heads_of_a_block(64, 66), 32);
-  EXPECT_EQ(heads_of_a_block(64, 33), 16);
-  EXPECT_EQ(heads_of_a_block(64, 1), 16);
-  EXPECT_EQ(heads_of_a_block(128, 4096), 64);
-  EXPECT_EQ(heads_of_a_block(72, 4096), 48);  // two groups of 36
-  EXPECT_EQ(heads_of_a_block(24, 4096), 24);
-  EXPECT_EQ(heads_of_a_block(1, 1), 8);
-  for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
-    for (const int rows : {1, 100, 40000}) {
-      EXPECT_LE(sm90::shared_bytes(heads_of_a_block(heads, rows)), size_t{227} << 10) << heads;
-    }
-  }
-}
-
-TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
+TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBlocksOfACluster) {
   for (const float softmax_scale : {0.05f, 0.5f}) {  // the second moves some heads' references
     const Inputs inputs(50, 130, 70, STEADY_CACHE_FP8, 0, softmax_scale);
-    const Answer by_64 = run(inputs, kWhole, {true, 64});
+    const Answer by_64 = run(inputs, kWhole, {2, 64});
     expect_close(by_64, oracle(inputs));
-    for (const int heads : {8, 16, 32, 48}) {
-      EXPECT_TRUE(run(inputs, kWhole, {true, heads}) == by_64) << heads;
+    for (const Kernel kernel : {Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 16}}) {
+      EXPECT_TRUE(run(inputs, kWhole, kernel) == by_64) << testing::PrintToString(kernel);
     }
   }
+}
+
+TEST(EmulatedHopper, ManyRowsTakeLargeGroupsOfHeadsInPairsAndFewRowsSpread) {
+  const auto spread = [](int heads, int rows, int compressed = 512) {
+    Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
+    shape.compressed[0] = {STEADY_CACHE_FP8, 64, compressed};
+    const sm90::Spread is =
+        sm90::choose_spread(shape, {132, 0, 1152, 128}, rows, sm90::Room{66, 32});
+    return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
+  };
+  using Is = std::array<int, 3>;
+  EXPECT_EQ(spread(64, 4096), (Is{2, 64, 66}));
+  EXPECT_EQ(spread(64, 66), (Is{2, 64, 66}));
+  EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
+  EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
+  EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
+  EXPECT_EQ(spread(64, 1), (Is{4, 8, 4}));
+  EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
+  EXPECT_EQ(spread(128, 4096), (Is{2, 64, 33}));
+  EXPECT_EQ(spread(72, 4096), (Is{2, 40, 33}));  // and 32
+  EXPECT_EQ(spread(1, 1), (Is{4, 8, 32}));
+}
+
+TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
+  for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
+    for (const int largest : {8, 16, 32, 64}) {
+      const int groups = (heads + largest - 1) / largest, group = sm90::group_heads(heads, groups);
+      EXPECT_LE(group, largest) << heads;
+      EXPECT_LT((groups - 1) * group, heads) << heads << " by " << largest;
+      EXPECT_GE(groups * group, heads) << heads << " by " << largest;
+    }
+  }
+  for (const int group : {8, 16, 32, 64}) EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
+  for (const int group : {8, 16, 32}) EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
 }
 
 }  // namespace

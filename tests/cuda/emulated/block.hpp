@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel's source, compiled for the host, in; its blocks run one after the other out, a thread of
-// the system for each of theirs. What a kernel asks of the hardware stands in cuda/ptx beside this
+// A kernel's source, compiled for the host, in; its clusters of blocks run one after the other out, a
+// thread of the system for each of theirs. What a kernel asks of the hardware stands in cuda/ptx beside this
 // file, as the PTX manual defines it. Slow, but it needs no GPU, and the thread sanitizer sees
 // races in shared memory.
 #pragma once
@@ -51,7 +51,22 @@ struct Warp {
   alignas(std::max_align_t) std::byte values[kWarpThreads][kValueBytes];
 };
 
+struct Block;
+
+/// Blocks that run together.
+struct Cluster {
+  NamedBarrier barrier;
+  std::vector<std::unique_ptr<Block>> blocks;
+};
+
 struct Block {
+  static constexpr size_t kAlignment = 1024;
+  explicit Block(const cudaLaunchConfig_t& config)
+      : memory(config.dynamicSmemBytes + kAlignment, 0xff),
+        shared(memory.data() + -reinterpret_cast<uintptr_t>(memory.data()) % kAlignment),
+        warps(std::make_unique<Warp[]>(config.blockDim.x / kWarpThreads)) {}
+
+  std::vector<uint8_t> memory;
   uint8_t* shared;
   NamedBarrier barriers[kMaxNamedBarriers];
   std::atomic<bool> said[kMaxNamedBarriers] = {};  // what votes at a barrier come to
@@ -59,6 +74,7 @@ struct Block {
 };
 
 inline thread_local Block* block = nullptr;
+inline thread_local Cluster* cluster = nullptr;
 
 inline Warp& warp() { return block->warps[threadIdx.x / kWarpThreads]; }
 inline int lane() { return static_cast<int>(threadIdx.x % kWarpThreads); }
@@ -81,25 +97,34 @@ auto exchange(T value, const Read& read) {
   return result;
 }
 
-/// Runs `kernel` as a launch of `config` would, block after block.
+/// Of blocks that run together, in x.
+inline unsigned cluster_size(const cudaLaunchConfig_t& config) {
+  unsigned size = 1;
+  for (unsigned i = 0; i < config.numAttrs; ++i) {
+    if (config.attrs[i].id == cudaLaunchAttributeClusterDimension)
+      size = config.attrs[i].val.clusterDim.x;
+  }
+  return size;
+}
+
+/// Runs `kernel` as a launch of `config` would, cluster after cluster.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                    Arguments&&... arguments) {
-  constexpr size_t kAlignment = 1024;
-  std::vector<uint8_t> memory(config->dynamicSmemBytes + kAlignment);
+  const unsigned size = cluster_size(*config);
   for (unsigned y = 0; y < config->gridDim.y; ++y) {
-    for (unsigned x = 0; x < config->gridDim.x; ++x) {
-      std::fill(memory.begin(), memory.end(), uint8_t{0xff});
-      Block here;
-      here.shared = reinterpret_cast<uint8_t*>(
-          (reinterpret_cast<uintptr_t>(memory.data()) + kAlignment - 1) / kAlignment * kAlignment);
-      here.warps = std::make_unique<Warp[]>(config->blockDim.x / kWarpThreads);
+    for (unsigned first = 0; first < config->gridDim.x; first += size) {
+      Cluster here;
+      for (unsigned rank = 0; rank < size; ++rank)
+        here.blocks.push_back(std::make_unique<Block>(*config));
       std::vector<std::jthread> threads;
-      for (unsigned t = 0; t < config->blockDim.x; ++t) {
+      for (unsigned t = 0; t < config->blockDim.x * size; ++t) {
         threads.emplace_back([&, t] {
-          block = &here;
-          threadIdx = {t, 0, 0};
-          blockIdx = {x, y, 0};
+          const unsigned rank = t / config->blockDim.x;
+          cluster = &here;
+          block = here.blocks[rank].get();
+          threadIdx = {t % config->blockDim.x, 0, 0};
+          blockIdx = {first + rank, y, 0};
           blockDim = config->blockDim;
           gridDim = config->gridDim;
           kernel(arguments...);
@@ -116,6 +141,13 @@ cudaError_t allow(Kernel*, cudaFuncAttribute, int) {
   return cudaSuccess;
 }
 
+/// No card, so no room.
+template <class Kernel>
+cudaError_t count_clusters(int* count, Kernel*, const cudaLaunchConfig_t*) {
+  *count = 0;
+  return cudaSuccess;
+}
+
 }  // namespace steady::emulated
 
 #define __syncthreads() \
@@ -123,6 +155,7 @@ cudaError_t allow(Kernel*, cudaFuncAttribute, int) {
 #define __syncwarp ::steady::emulated::sync_warp
 #define cudaLaunchKernelEx ::steady::emulated::launch
 #define cudaFuncSetAttribute ::steady::emulated::allow
+#define cudaOccupancyMaxActiveClusters ::steady::emulated::count_clusters
 #undef __launch_bounds__
 #define __launch_bounds__(...)
 #undef __grid_constant__

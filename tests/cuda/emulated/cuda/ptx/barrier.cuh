@@ -8,59 +8,52 @@ namespace steady::cuda::ptx {
 
 inline void sync(int id, int threads) { emulated::block->barriers[id].arrive_and_wait(threads); }
 
-inline bool sync_any(int id, int threads, bool says) {
-  std::atomic<bool>& said = emulated::block->said[id];
-  if (says) said = true;
-  sync(id, threads);
-  const bool any = said;
-  sync(id, threads);
-  said = false;
-  sync(id, threads);
-  return any;
-}
+/// From the lowest bit on: 12 bits of arrivals still missing in this phase, 12 of arrivals of each
+/// phase, 24 of bytes still missing, phases.
+constexpr uint64_t kCountBits = 12, kBytesAt = 24, kPhaseAt = 48;
+constexpr uint64_t kCounts = (1u << kCountBits) - 1, kBytes = (1u << (kPhaseAt - kBytesAt)) - 1;
 
-/// Phases in the upper half of a barrier, arrivals of a phase and those still missing below.
 inline void init_barrier(uint64_t* barrier, int arrivals) {
-  *barrier = static_cast<uint64_t>(arrivals) << 16 | static_cast<uint64_t>(arrivals);
+  *barrier = static_cast<uint64_t>(arrivals) << kCountBits | static_cast<uint64_t>(arrivals);
 }
 
-inline void arrive(uint64_t* barrier) {
+/// So many arrivals, and so many more bytes to come; fewer, if they are negative.
+inline void change(uint64_t* barrier, int arrivals, int bytes) {
   const std::atomic_ref<uint64_t> state(*barrier);
   uint64_t before = state.load(), after = 0;
   do {
-    const uint64_t arrivals = before >> 16 & 0xffff, missing = (before & 0xffff) - 1;
-    after = missing > 0 ? before - 1 : (((before >> 32) + 1) << 32 | arrivals << 16 | arrivals);
+    const uint64_t each = before >> kCountBits & kCounts;
+    uint64_t missing = (before & kCounts) - static_cast<uint64_t>(arrivals);
+    const uint64_t to_come = ((before >> kBytesAt) + static_cast<uint64_t>(bytes)) & kBytes;
+    uint64_t phase = before >> kPhaseAt;
+    if (missing == 0 && to_come == 0) {
+      missing = each;
+      ++phase;
+    }
+    after = phase << kPhaseAt | to_come << kBytesAt | each << kCountBits | missing;
   } while (!state.compare_exchange_weak(before, after));
   state.notify_all();
 }
 
+inline void arrive(uint64_t* barrier) { change(barrier, 1, 0); }
+
 inline void wait(uint64_t* barrier, uint32_t parity) {
   const std::atomic_ref<uint64_t> state(*barrier);
-  for (uint64_t now = state.load(); (now >> 32) % 2 == parity; now = state.load()) state.wait(now);
+  for (uint64_t now = state.load(); (now >> kPhaseAt) % 2 == parity; now = state.load())
+    state.wait(now);
 }
 
 inline void fence_shared_writes() {}
 template <int, int>
 void change_registers() {}
 
-template <int kCount>
-void store_transposed(void* row, const uint32_t (&registers)[kCount]) {
+inline void store_matrices(void* row, const uint32_t (&registers)[4]) {
   emulated::exchange(row, [&](const auto& of_lane) {
     const int r = emulated::lane() / 4, c = emulated::lane() % 4 * 2;
-    for (int matrix = 0; matrix < kCount; ++matrix) {
-      for (int e = 0; e < 2; ++e) {
-        static_cast<uint16_t*>(of_lane(8 * matrix + c + e))[r] =
-            static_cast<uint16_t>(registers[matrix] >> (16 * e));
-      }
-    }
+    for (int matrix = 0; matrix < 4; ++matrix)
+      std::memcpy(static_cast<uint16_t*>(of_lane(8 * matrix + r)) + c, &registers[matrix], 4);
     return 0;
   });
-}
-inline void store_matrices_transposed(void* row, const uint32_t (&registers)[4]) {
-  store_transposed(row, registers);
-}
-inline void store_matrices_transposed(void* row, const uint32_t (&registers)[2]) {
-  store_transposed(row, registers);
 }
 
 }  // namespace steady::cuda::ptx

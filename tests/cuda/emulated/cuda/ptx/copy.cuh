@@ -20,10 +20,4 @@ template <class T>
 void load(T* to, const void* from) {
   std::memcpy(to, from, sizeof(T));
 }
-template <class T>
-void load_if(T* to, const void* from, bool wanted) {
-  *to = {};
-  if (wanted) std::memcpy(to, from, sizeof(T));
-}
-
 }  // namespace steady::cuda::ptx

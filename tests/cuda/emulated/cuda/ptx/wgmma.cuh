@@ -7,8 +7,16 @@
 
 namespace steady::cuda::ptx {
 
-inline uint64_t describe_operand(const void* shared) { return reinterpret_cast<uint64_t>(shared); }
-inline uint64_t advance(uint64_t operand, uint32_t bytes) { return operand + bytes; }
+struct Operand {
+  uintptr_t address;
+  uint32_t block_bytes;
+};
+inline Operand describe_operand(const void* shared, uint32_t block_bytes = 16) {
+  return {reinterpret_cast<uintptr_t>(shared), block_bytes};
+}
+inline Operand advance(const Operand& operand, uint32_t bytes) {
+  return {operand.address + bytes, operand.block_bytes};
+}
 inline void begin_products() {}
 inline void commit_products() {}
 template <int>
@@ -17,29 +25,26 @@ void wait_products() {
 }
 template <int kCount>
 void pin(float (&)[kCount]) {}
-inline int opaque(int value) { return value; }
-template <int kCount>
-void forget(float (&sums)[kCount]) {
-  for (float& sum : sums) sum = NAN;
-}
+inline float copy(float sum) { return sum; }
 
 /// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
 /// the address swizzled by bits 7 to 9.
-inline float element(uint64_t operand, int line, int along) {
-  const uint64_t address = operand + static_cast<uint64_t>(line) * 128 + along * sizeof(uint16_t);
+inline float element(const Operand& operand, int line, int along) {
+  constexpr int kLine = 64;
+  const uintptr_t address = operand.address + along / kLine * operand.block_bytes +
+                            static_cast<uintptr_t>(line) * 128 + along % kLine * sizeof(uint16_t);
   return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
 }
 
 template <int kColumns, bool kTransposed>
-void multiply_add(float (&sums)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
+void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
   const int thread = static_cast<int>(threadIdx.x % 128), lane = thread % 32;
   for (int i = 0; i < kColumns / 2; ++i) {
     const int row = thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
     const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
     float sum = add ? sums[i] : 0.0f;
-    for (int k = 0; k < 16; ++k) {
-      sum += (kTransposed ? element(a, k, row) : element(a, row, k)) * element(b, column, k);
-    }
+    for (int k = 0; k < 16; ++k)
+      sum += element(a, row, k) * (kTransposed ? element(b, k, column) : element(b, column, k));
     sums[i] = sum;
   }
 }
