@@ -64,8 +64,12 @@ struct Pool {
 
   /// Of a slot that it has.
   STEADY_HOST_DEVICE Token token(int32_t slot) const {
-    const int32_t in_page = slot % shape.page_tokens;
-    const uint8_t* page = pages + slot / shape.page_tokens * page_stride_bytes;
+    return token(slot, slot / shape.page_tokens);
+  }
+  /// The same where the slot's page is known.
+  STEADY_HOST_DEVICE Token token(int32_t slot, int32_t page_number) const {
+    const int32_t in_page = slot - page_number * shape.page_tokens;
+    const uint8_t* page = pages + page_number * page_stride_bytes;
     return {shape.format, page + steady_data_offset(shape.format, in_page),
             page + steady_fp8_scales_offset(shape.page_tokens, in_page)};
   }

@@ -15,10 +15,11 @@ __device__ inline int cluster_rank() {
   return static_cast<int>(rank);
 }
 
-/// All threads of all blocks of the cluster have come here, and see what the others wrote before.
+/// All threads of all blocks of the cluster have come here. Relaxed, because a release costs a fence
+/// of the whole device.
 __device__ inline void sync_cluster() {
   asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.arrive.relaxed.aligned;\n"
       "barrier.cluster.wait.acquire.aligned;" ::
           : "memory");
 }
@@ -42,11 +43,10 @@ __device__ inline Remote in_block(const void* shared, int rank) {
 }
 __device__ inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
 
-/// One arrival at another block's barrier. What this thread read before may then be overwritten.
+/// One arrival at another block's barrier. What this thread read before may then be overwritten. No
+/// release to the cluster: that costs a fence of the whole device, and nothing was written.
 __device__ inline void arrive(Remote barrier) {
-  asm volatile(
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier.address)
-      : "memory");
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier.address) : "memory");
 }
 
 /// One arrival at this block's barrier, whose phase ends when `bytes` have come by store_async().

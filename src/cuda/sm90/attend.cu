@@ -21,8 +21,8 @@ constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair ? 168 : 168, kWeigher = kPair ? 184 : 136;
-  static constexpr int kProducer = kPair ? 80 : 104;
+  static constexpr int kScorer = kPair ? 160 : 168, kWeigher = kPair ? 176 : 136;
+  static constexpr int kProducer = kPair ? 88 : 104;
   static_assert(kScorer + kWeigher + 2 * kProducer <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
 };
@@ -61,7 +61,8 @@ __device__ inline void log_strays(const LayerCall& call, const PartRange& range)
 
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
-    attend_kernel(const __grid_constant__ LayerCall call) {
+    attend_kernel(const __grid_constant__ LayerCall call,
+                  const __grid_constant__ Divisors page_tokens) {
   const int part = static_cast<int>(blockIdx.x) / S::kCluster;
   // It may be garbage until the plan is known to be there, but it is there to be read.
   const PartRange range = call.tables.plan.parts[part];
@@ -84,14 +85,14 @@ __global__ void __launch_bounds__(kThreads, 1)
     Weigher<S>(call, range, part, rank, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
-    Producer<S>(call, range, rank, shared).part();
+    Producer<S>(call, page_tokens, range, rank, shared).part();
   }
   ptx::sync_cluster();  // others may still send scores here
 }
 
 struct Variant {
   int heads, cluster;
-  void (*kernel)(const LayerCall);
+  void (*kernel)(const LayerCall, const Divisors);
   size_t shared_bytes;
 };
 
@@ -175,7 +176,12 @@ cudaError_t prepare_attend(Room* room) {
 cudaError_t launch_attend(const LayerCall& call, const Spread& spread, cudaStream_t stream) {
   const Variant& variant = variant_of(spread.cluster, group_heads(call.heads, spread.groups));
   const Launch launch(variant, call.limits.parts, spread.groups, stream);
-  return cudaLaunchKernelEx(&launch.config, variant.kernel, call);
+  Divisors page_tokens;
+  for (int scope = 0; scope < kScopes; ++scope) {
+    // A scope without tokens has no pages.
+    page_tokens.of_scope[scope] = Divisor(std::max(1, call.layer.scopes[scope].shape.page_tokens));
+  }
+  return cudaLaunchKernelEx(&launch.config, variant.kernel, call, page_tokens);
 }
 
 }  // namespace steady::cuda::sm90

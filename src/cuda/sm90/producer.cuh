@@ -19,51 +19,52 @@ static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlock
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// Tokens of a tile, each known to one lane of the warp that brings it.
+/// A token of a tile, known to one lane of the warp that brings it.
 struct Named {
   enum class Kind : uint8_t { kNothing, kFp8, kSlow };
   Kind kind;
   uint8_t scope;
   bool of_tile;  // whether there is such a tile at all
   int32_t slot;
-  const uint8_t* data;  // of kNoToken, unless kFp8: those can travel to registers early
-  const uint8_t* scales;
 };
 
-/// While a tile is turned into bf16, the bytes of a later one take its place in registers, those of
-/// the one after that are on their way to the L2 cache, and the slots of a third to registers.
+/// While a tile is turned into bf16, the bytes of the next ones are on their way to registers, and
+/// the slots of the one after those.
 template <class S>
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
-      : call_(call), shared_(shared), first_block_(rank * S::kOwnBlocks), ahead_(call, range) {}
+  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, const PartRange& range,
+                      int rank, Shared<S>& shared)
+      : call_(call),
+        page_tokens_(page_tokens),
+        shared_(shared),
+        first_block_(rank * S::kOwnBlocks),
+        ahead_(call, range) {}
 
   /// All tiles of this part.
   __device__ void part() {
     read_slot();
-    Named later = resolve(), now[kAhead];
+    Named tokens[kAhead];
     Raw raw[kAhead];
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) {
-      now[i] = later;
-      later = resolve();
-      fetch(now[i], &raw[i]);
+      const Source source = resolve(&tokens[i]);
+      raw[i].scales = load_scales(source);
+#pragma unroll
+      for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &raw[i]);
     }
     for (Ring<S::kTokenBuffers> ring;;) {
 #pragma unroll
       for (int i = 0; i < kAhead; ++i) {
-        if (!now[i].of_tile) return;
-        const Named latest = resolve();
-        bring(now[i], later, &raw[i], ring);
-        now[i] = later;
-        later = latest;
+        if (!tokens[i].of_tile) return;
+        bring(&tokens[i], &raw[i], ring);
         ++ring.step;
       }
     }
   }
 
  private:
-  static constexpr int kAhead = S::kCluster / 2;  // tiles in registers: each is so much smaller
+  static constexpr int kAhead = S::kCluster;  // tiles in registers
   static constexpr int kOwnBlocks = S::kOwnBlocks;
 
   /// A lane's share of a token's bytes: one chunk for each block, and the second one of bf16.
@@ -84,11 +85,6 @@ class Producer {
   __device__ static int knower() { return lane() / kLanesAToken; }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  __device__ static const uint8_t* of_knower(const uint8_t* pointer) {
-    const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
-    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, knower()));
-  }
-
   /// Begins to read the slot of this lane's token, of the tile ahead.
   __device__ void read_slot() {
     slot_ = Position::kHole;
@@ -99,60 +95,46 @@ class Producer {
     scope_ = position.scope;
   }
 
-  /// What the slot that was read names; begins to read the next tile's.
-  __device__ Named resolve() {
-    const Named named = resolve_slot();
-    if (ahead_.valid()) ahead_.advance();
-    read_slot();
-    return named;
-  }
-
-  __device__ Named resolve_slot() const {
-    Named named = {Named::Kind::kNothing,
-                   static_cast<uint8_t>(scope_),
-                   ahead_.valid(),
-                   slot_,
-                   kNoToken,
-                   kNoToken + STEADY_FP8_DATA_BYTES};
-    const Pool& pool = call_.layer.scopes[scope_];
-    if (slot_ == Position::kHole || !pool.has(slot_)) return named;
-    named.kind = Named::Kind::kSlow;
-    if (pool.shape.format != STEADY_CACHE_FP8) return named;
-    const Token place = pool.token(slot_);
-    const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
-                          reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
-    if (!aligned) return named;
-    named.kind = Named::Kind::kFp8;
-    named.data = place.data;
-    named.scales = place.scales;
-    const uint8_t* own = place.data + first_block_ * kBlockDims;
-    if (has_last_block()) {
-      ptx::prefetch<(kOwnBlocks + 1) * kBlockDims>(own);
-    } else {
-      ptx::prefetch<kOwnBlocks * kBlockDims>(own);
-    }
-    ptx::prefetch(named.scales);
-    return named;
-  }
-
   /// Where this lane's share of a token comes from.
   struct Source {
     const uint8_t *data, *scales;
   };
-  __device__ Source source_of(const Named& named) const {
-    return {of_knower(named.data) + first_block_ * kBlockDims + quarter() * sizeof(uint4),
-            of_knower(named.scales) + first_block_ / 4 * 4};
+
+  /// What the slot that was read names, and where this lane's quad finds its token; begins to read
+  /// the next tile's slot.
+  __device__ Source resolve(Named* named) {
+    *named = {Named::Kind::kNothing, static_cast<uint8_t>(scope_), ahead_.valid(), slot_};
+    Source token = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    const Pool& pool = call_.layer.scopes[scope_];
+    if (slot_ != Position::kHole && pool.has(slot_)) {
+      const Token place = pool.token(slot_, page_tokens_.of_scope[scope_].divide(slot_));
+      const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
+                            reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
+      const bool fast = pool.shape.format == STEADY_CACHE_FP8 && aligned;
+      named->kind = fast ? Named::Kind::kFp8 : Named::Kind::kSlow;
+      if (fast) token = {place.data, place.scales};
+    }
+    if (ahead_.valid()) ahead_.advance();
+    read_slot();
+    return {of_knower(token.data) + first_block_ * kBlockDims + quarter() * sizeof(uint4),
+            of_knower(token.scales) + first_block_ / 4 * 4};
   }
-  /// Block `i` of bf16 is twice as long: its second half is `i + 1`.
-  __device__ static void fetch_chunk(const Source& source, int i, Raw* raw) {
+
+  __device__ static const uint8_t* of_knower(const uint8_t* pointer) {
+    const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
+    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, knower()));
+  }
+
+  __device__ static uint32_t load_scales(const Source& source) {
+    uint32_t scales;
+    ptx::load(&scales, source.scales);
+    return scales;
+  }
+  /// The last block of all is bf16: twice as long.
+  __device__ void fetch_block(const Source& source, int i, Raw* raw) const {
     ptx::load(&raw->chunks[i], source.data + i * kBlockDims);
-  }
-  __device__ void fetch(const Named& named, Raw* raw) const {
-    const Source source = source_of(named);
-    ptx::load(&raw->scales, source.scales);
-#pragma unroll
-    for (int i = 0; i < kOwnBlocks; ++i) fetch_chunk(source, i, raw);
-    if (has_last_block()) fetch_chunk(source, kOwnBlocks, raw);
+    if (i + 1 == kOwnBlocks && has_last_block())
+      ptx::load(&raw->chunks[i + 1], source.data + (i + 1) * kBlockDims);
   }
 
   /// Scale bytes of the own blocks, without the one that means nothing.
@@ -161,22 +143,22 @@ class Producer {
     return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
   }
 
-  /// Brings the tile in `raw`, and fetches `later` into its place.
-  __device__ void bring(const Named& named, const Named& later, Raw* raw,
-                        const Ring<S::kTokenBuffers>& ring) {
+  /// Brings the tile in `raw`, and fetches the next one that has no place yet into its place.
+  __device__ void bring(Named* named, Raw* raw, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
-    const uint32_t all = __ballot_sync(~0u, named.kind != Named::Kind::kNothing);
+    const uint32_t all = __ballot_sync(~0u, named->kind != Named::Kind::kNothing);
     if (lane() == 0)
       shared_.named[ring.index()][warp()] = static_cast<uint8_t>(all & ((1u << kWarpTokens) - 1));
-    store(named, later, raw, shared_.tokens[ring.index()]);
+    store(named, raw, shared_.tokens[ring.index()]);
     ptx::fence_shared_writes();
     hand_over(&shared_.tokens_full[ring.index()]);
   }
 
-  __device__ void store(const Named& named, const Named& later, Raw* raw, Block* blocks) {
-    const Source source = source_of(later);
+  __device__ void store(Named* token, Raw* raw, Block* blocks) {
+    const Named named = *token;
+    const Source source = resolve(token);
     PlainDequantiser plain(own_scales(raw->scales));
-    ptx::load(&raw->scales, source.scales);
+    raw->scales = load_scales(source);
 #pragma unroll
     for (int i = 0; i < kOwnBlocks; ++i) {
       if (i + 1 < kOwnBlocks || !has_last_block()) {
@@ -185,9 +167,8 @@ class Producer {
       } else {
         *blocks[i].at(line(), quarter()) = raw->chunks[i];
         *blocks[i].at(line(), quarter() + kLanesAToken) = raw->chunks[i + 1];
-        fetch_chunk(source, i + 1, raw);
       }
-      fetch_chunk(source, i, raw);
+      fetch_block(source, i, raw);
     }
     const bool slow = lane() < kWarpTokens && named.kind == Named::Kind::kSlow;
     if (!__any_sync(~0u, slow || !plain.was_plain())) return;
@@ -238,6 +219,7 @@ class Producer {
   }
 
   const LayerCall& call_;
+  const Divisors& page_tokens_;
   Shared<S>& shared_;
   const int first_block_;  // of this block's share
   // The tile whose slots are on their way, and this lane's of them.

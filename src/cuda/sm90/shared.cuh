@@ -35,6 +35,24 @@ struct alignas(1024) Block {
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
 
+/// Divides what is not negative by a positive number with one product: Granlund and Montgomery,
+/// "Division by invariant integers using multiplication" (PLDI 1994), theorem 4.2.
+struct Divisor {
+  explicit Divisor(int32_t number = 1) {
+    for (shift = 31; (int64_t{1} << (shift - 31)) < number; ++shift) {}
+    multiplier = static_cast<uint32_t>(((uint64_t{1} << shift) + number - 1) / number);
+  }
+  __device__ int32_t divide(int32_t value) const {
+    return static_cast<int32_t>(static_cast<uint64_t>(static_cast<uint32_t>(value)) * multiplier >>
+                                shift);
+  }
+  uint32_t multiplier, shift;
+};
+/// Of slots into pages.
+struct Divisors {
+  Divisor of_scope[kScopes];
+};
+
 /// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
 /// and each does all tokens for the same heads, `kHeads` at most.
 template <int kHeads_, int kCluster_>
