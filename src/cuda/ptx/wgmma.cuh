@@ -11,15 +11,14 @@ namespace steady::cuda::ptx {
 /// Says where an operand lies: lines of 128 bytes, eight lines after another, their 16-byte chunks
 /// swizzled by chunk ^ line % 8, and the block of eight lines aligned to 1,024 bytes. A transposed
 /// operand of more than 64 columns goes on `block_bytes` later.
-__device__ inline uint64_t describe_operand(const void* shared, uint32_t block_bytes = 16) {
-  constexpr uint64_t kSwizzle128 = uint64_t{1} << 62;
-  constexpr uint64_t kEightLines = 1024 >> 4;
-  return kSwizzle128 | kEightLines << 32 | static_cast<uint64_t>(block_bytes >> 4) << 16 |
-         static_cast<uint64_t>((shared_address(shared) & 0x3ffff) >> 4);
+__device__ inline uint32_t describe_operand(const void* shared, uint32_t block_bytes = 16) {
+  return block_bytes >> 4 << 16 | (shared_address(shared) & 0x3ffff) >> 4;
 }
+/// The upper half of all such descriptions: a swizzle of 128 bytes, and 1,024 for eight lines.
+inline constexpr uint32_t kOperands = uint32_t{1} << 30 | 1024 >> 4;
 
 /// The operand that begins `bytes` further on.
-__device__ inline uint64_t advance(uint64_t operand, uint32_t bytes) {
+__device__ inline uint32_t advance(uint32_t operand, uint32_t bytes) {
   return operand + (bytes >> 4);
 }
 
@@ -56,14 +55,25 @@ __device__ inline float copy(float sum) {
 /// kTransposed. A lane has rows lane / 4 and lane / 4 + 8 of its warp's sixteen, columns
 /// 8 j + 2 (lane % 4) and the next: sums[4 j + 2 (row >= 8) + odd column].
 template <int kColumns, bool kTransposed>
-__device__ inline void multiply_add(float (&sums)[kColumns / 2], uint64_t a, uint64_t b, bool add) {
-  if constexpr (kColumns == 64) {
+__device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uint32_t b, bool add) {
+  if constexpr (kColumns == 8) {
     asm volatile(
-        "{.reg .pred add; setp.ne.b32 add, %34, 0;\n"
+        "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %6, 0;\n"
+        "mov.b64 a, {%4, %8}; mov.b64 b, {%5, %8};\n"
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3"
+        "}, a, b, add, 1, 1, 0, %7;}\n"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)),
+          "n"(kOperands));
+  } else if constexpr (kColumns == 64) {
+    asm volatile(
+        "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %34, 0;\n"
+        "mov.b64 a, {%32, %36}; mov.b64 b, {%33, %36};\n"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, %32, %33, add, 1, 1, 0, %35;}\n"
+        "}, a, b, add, 1, 1, 0, %35;}\n"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]),
           "+f"(sums[5]), "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]),
           "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]),
@@ -71,16 +81,19 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint64_t a, uin
           "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]),
           "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]),
           "+f"(sums[30]), "+f"(sums[31])
-        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)));
-  } else if constexpr (kColumns == 128) {
+        : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)),
+          "n"(kOperands));
+  } else {
+    static_assert(kColumns == 128, "there is no product of so many columns here");
     asm volatile(
-        "{.reg .pred add; setp.ne.b32 add, %66, 0;\n"
+        "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %66, 0;\n"
+        "mov.b64 a, {%64, %68}; mov.b64 b, {%65, %68};\n"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
         "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
         "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
         "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
         "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, %64, %65, add, 1, 1, 0, %67;}\n"
+        "}, a, b, add, 1, 1, 0, %67;}\n"
         : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]),
           "+f"(sums[5]), "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]),
           "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]),
@@ -94,48 +107,8 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint64_t a, uin
           "+f"(sums[50]), "+f"(sums[51]), "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]),
           "+f"(sums[55]), "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]),
           "+f"(sums[60]), "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
-        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)));
-  } else {
-    static_assert(kColumns == 256, "there is no product of so many columns here");
-    asm volatile(
-        "{.reg .pred add; setp.ne.b32 add, %130, 0;\n"
-        "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63, "
-        "%64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, "
-        "%80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, "
-        "%96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, "
-        "%112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
-        "}, %128, %129, add, 1, 1, 0, %131;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]),
-          "+f"(sums[5]), "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]),
-          "+f"(sums[10]), "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]),
-          "+f"(sums[15]), "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]),
-          "+f"(sums[20]), "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]),
-          "+f"(sums[25]), "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]),
-          "+f"(sums[30]), "+f"(sums[31]), "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]),
-          "+f"(sums[35]), "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]),
-          "+f"(sums[40]), "+f"(sums[41]), "+f"(sums[42]), "+f"(sums[43]), "+f"(sums[44]),
-          "+f"(sums[45]), "+f"(sums[46]), "+f"(sums[47]), "+f"(sums[48]), "+f"(sums[49]),
-          "+f"(sums[50]), "+f"(sums[51]), "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]),
-          "+f"(sums[55]), "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]),
-          "+f"(sums[60]), "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63]), "+f"(sums[64]),
-          "+f"(sums[65]), "+f"(sums[66]), "+f"(sums[67]), "+f"(sums[68]), "+f"(sums[69]),
-          "+f"(sums[70]), "+f"(sums[71]), "+f"(sums[72]), "+f"(sums[73]), "+f"(sums[74]),
-          "+f"(sums[75]), "+f"(sums[76]), "+f"(sums[77]), "+f"(sums[78]), "+f"(sums[79]),
-          "+f"(sums[80]), "+f"(sums[81]), "+f"(sums[82]), "+f"(sums[83]), "+f"(sums[84]),
-          "+f"(sums[85]), "+f"(sums[86]), "+f"(sums[87]), "+f"(sums[88]), "+f"(sums[89]),
-          "+f"(sums[90]), "+f"(sums[91]), "+f"(sums[92]), "+f"(sums[93]), "+f"(sums[94]),
-          "+f"(sums[95]), "+f"(sums[96]), "+f"(sums[97]), "+f"(sums[98]), "+f"(sums[99]),
-          "+f"(sums[100]), "+f"(sums[101]), "+f"(sums[102]), "+f"(sums[103]), "+f"(sums[104]),
-          "+f"(sums[105]), "+f"(sums[106]), "+f"(sums[107]), "+f"(sums[108]), "+f"(sums[109]),
-          "+f"(sums[110]), "+f"(sums[111]), "+f"(sums[112]), "+f"(sums[113]), "+f"(sums[114]),
-          "+f"(sums[115]), "+f"(sums[116]), "+f"(sums[117]), "+f"(sums[118]), "+f"(sums[119]),
-          "+f"(sums[120]), "+f"(sums[121]), "+f"(sums[122]), "+f"(sums[123]), "+f"(sums[124]),
-          "+f"(sums[125]), "+f"(sums[126]), "+f"(sums[127])
-        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)));
+        : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)),
+          "n"(kOperands));
   }
 }
 

@@ -21,8 +21,8 @@ constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair ? 160 : 168, kWeigher = kPair ? 176 : 136;
-  static constexpr int kProducer = kPair ? 88 : 104;
+  static constexpr int kScorer = kPair ? 152 : 144, kWeigher = kPair ? 168 : 136;
+  static constexpr int kProducer = kPair ? 96 : 112;
   static_assert(kScorer + kWeigher + 2 * kProducer <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
 };
@@ -46,6 +46,12 @@ __device__ void prepare(Shared<S>& shared) {
     ptx::init_barrier(&shared.unit_empty[0], kWarps);
     ptx::fence_barriers();
   }
+  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
+    const uint32_t ones = bf16x2(1.0f, 1.0f);
+    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
+    ptx::fence_shared_writes();
+  }
+  __syncthreads();
   ptx::sync_cluster();
 }
 

@@ -12,6 +12,7 @@ namespace steady::cuda::sm90 {
 /// Four lanes share a token; each takes every fourth chunk of its bytes.
 inline constexpr int kLanesAToken = 4;
 inline constexpr int kWarpTokens = 32 / kLanesAToken;  // of a tile
+inline constexpr int kLineBytes = 128;                 // of the L2 cache
 static_assert(kProducerWarps * kWarpTokens == kTokens);
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
@@ -19,17 +20,9 @@ static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlock
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// A token of a tile, known to one lane of the warp that brings it.
-struct Named {
-  enum class Kind : uint8_t { kNothing, kFp8, kSlow };
-  Kind kind;
-  uint8_t scope;
-  bool of_tile;  // whether there is such a tile at all
-  int32_t slot;
-};
-
-/// While a tile is turned into bf16, the bytes of the next ones are on their way to registers, and
-/// the slots of the one after those.
+/// While a tile is turned into bf16, the bytes of the next ones are on their way to registers. Slots
+/// are read and looked up for a batch of tiles at once, a token for each lane, and the next batch's
+/// bytes are on their way to the L2 cache.
 template <class S>
 class Producer {
  public:
@@ -39,38 +32,42 @@ class Producer {
         page_tokens_(page_tokens),
         shared_(shared),
         first_block_(rank * S::kOwnBlocks),
+        at_(line() * sizeof(Block::lines[0])),
         ahead_(call, range) {}
 
   /// All tiles of this part.
   __device__ void part() {
-    read_slot();
-    Named tokens[kAhead];
-    Raw raw[kAhead];
+    read_slots();
+    Tile tiles[kAhead];
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const Source source = resolve(&tokens[i]);
-      raw[i].scales = load_scales(source);
-#pragma unroll
-      for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &raw[i]);
-    }
+    for (Tile& tile : tiles) fetch(find_next(&tile), &tile);
     for (Ring<S::kTokenBuffers> ring;;) {
 #pragma unroll
-      for (int i = 0; i < kAhead; ++i) {
-        if (!tokens[i].of_tile) return;
-        bring(&tokens[i], &raw[i], ring);
+      for (Tile& tile : tiles) {
+        if (!tile.there) return;
+        bring(&tile, ring);
         ++ring.step;
       }
     }
   }
 
  private:
-  static constexpr int kAhead = S::kCluster;  // tiles in registers
+  static constexpr int kAhead = 2;  // tiles in registers
   static constexpr int kOwnBlocks = S::kOwnBlocks;
+  static constexpr int kBatch = 32 / kWarpTokens;  // of tiles
 
-  /// A lane's share of a token's bytes: one chunk for each block, and the second one of bf16.
-  struct Raw {
+  /// What a lane has of a tile: its share of the token of its quad.
+  struct Tile {
+    bool there;
+    uint8_t named, slow;  // of the warp's tokens, a bit each
+    uint8_t scope;
+    int32_t slot;
     uint32_t scales;
-    uint4 chunks[kOwnBlocks + 1];
+    uint4 chunks[kOwnBlocks + 1];  // one for each block, and the second one of bf16
+  };
+  /// Where it comes from.
+  struct Source {
+    const uint8_t *data, *scales;
   };
 
   __device__ static int warp() {
@@ -78,63 +75,89 @@ class Producer {
   }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int quarter() { return lane() % kLanesAToken; }
-  /// Of this lane's quad, in a tile. Eight tokens of a warp lie in eight lines of a block: no two
-  /// in the same banks.
-  __device__ static int line() { return warp() * kWarpTokens + knower(); }
-  /// The lane that knows the token of this lane's quad.
-  __device__ static int knower() { return lane() / kLanesAToken; }
+  /// Of the warp's tokens, the one of this lane's quad.
+  __device__ static int token() { return lane() / kLanesAToken; }
+  /// Where the tile has it. Eight tokens of a warp lie in eight lines of a block: no two in the
+  /// same banks.
+  __device__ static int line() { return warp() * kWarpTokens + token(); }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  /// Begins to read the slot of this lane's token, of the tile ahead.
-  __device__ void read_slot() {
+  /// Begins to read the slots of the next batch.
+  __device__ void read_slots() {
     slot_ = Position::kHole;
     scope_ = 0;
-    if (lane() >= kWarpTokens) return;
-    const Position position = position_of(call_, ahead_, warp() * kWarpTokens + lane());
-    slot_ = position.slot;
-    scope_ = position.scope;
+    coming_ = 0;
+#pragma unroll 1
+    for (; coming_ < kBatch && ahead_.valid(); ++coming_) {
+      if (lane() / kWarpTokens == coming_) {
+        const Position position =
+            position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
+        slot_ = position.slot;
+        scope_ = position.scope;
+      }
+      ahead_.advance();
+    }
   }
 
-  /// Where this lane's share of a token comes from.
-  struct Source {
-    const uint8_t *data, *scales;
-  };
-
-  /// What the slot that was read names, and where this lane's quad finds its token; begins to read
-  /// the next tile's slot.
-  __device__ Source resolve(Named* named) {
-    *named = {Named::Kind::kNothing, static_cast<uint8_t>(scope_), ahead_.valid(), slot_};
-    Source token = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+  /// Looks up the batch whose slots were read, and begins to read the next one's.
+  __device__ void find_batch() {
+    found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    found_slot_ = slot_;
+    bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
     if (slot_ != Position::kHole && pool.has(slot_)) {
       const Token place = pool.token(slot_, page_tokens_.of_scope[scope_].divide(slot_));
       const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
-      const bool fast = pool.shape.format == STEADY_CACHE_FP8 && aligned;
-      named->kind = fast ? Named::Kind::kFp8 : Named::Kind::kSlow;
-      if (fast) token = {place.data, place.scales};
+      named = true;
+      slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
+      if (!slow) {
+        found_ = {place.data + first_block_ * kBlockDims, place.scales + first_block_ / 4 * 4};
+#pragma unroll
+        for (int i = 0; i < kOwnBlocks * kBlockDims; i += kLineBytes)
+          ptx::prefetch(found_.data + i);
+        ptx::prefetch(found_.data + (kOwnBlocks + has_last_block()) * kBlockDims - 1);
+        ptx::prefetch(found_.scales);
+      }
     }
-    if (ahead_.valid()) ahead_.advance();
-    read_slot();
-    return {of_knower(token.data) + first_block_ * kBlockDims + quarter() * sizeof(uint4),
-            of_knower(token.scales) + first_block_ / 4 * 4};
+    found_named_ = __ballot_sync(~0u, named);
+    found_slow_ = __ballot_sync(~0u, slow);
+    found_scopes_ = __ballot_sync(~0u, scope_ != 0);
+    found_tiles_ = coming_;
+    next_ = 0;
+    read_slots();
   }
 
-  __device__ static const uint8_t* of_knower(const uint8_t* pointer) {
+  /// What is known of the next tile.
+  __device__ Source find_next(Tile* tile) {
+    if (next_ == found_tiles_) find_batch();
+    const int first = next_ * kWarpTokens, from = first + token();
+    tile->there = next_ < found_tiles_;
+    tile->named = static_cast<uint8_t>(found_named_ >> first & ((1u << kWarpTokens) - 1));
+    tile->slow = static_cast<uint8_t>(found_slow_ >> first & ((1u << kWarpTokens) - 1));
+    tile->scope = static_cast<uint8_t>(found_scopes_ >> from & 1);
+    tile->slot = __shfl_sync(~0u, found_slot_, from);
+    const Source source = {of_lane(from, found_.data) + quarter() * sizeof(uint4),
+                           of_lane(from, found_.scales)};
+    if (tile->there) ++next_;
+    return source;
+  }
+
+  __device__ static const uint8_t* of_lane(int lane, const uint8_t* pointer) {
     const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
-    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, knower()));
+    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, lane));
   }
 
-  __device__ static uint32_t load_scales(const Source& source) {
-    uint32_t scales;
-    ptx::load(&scales, source.scales);
-    return scales;
-  }
   /// The last block of all is bf16: twice as long.
-  __device__ void fetch_block(const Source& source, int i, Raw* raw) const {
-    ptx::load(&raw->chunks[i], source.data + i * kBlockDims);
+  __device__ void fetch_block(const Source& source, int i, Tile* tile) const {
+    ptx::load(&tile->chunks[i], source.data + i * kBlockDims);
     if (i + 1 == kOwnBlocks && has_last_block())
-      ptx::load(&raw->chunks[i + 1], source.data + (i + 1) * kBlockDims);
+      ptx::load(&tile->chunks[i + 1], source.data + (i + 1) * kBlockDims);
+  }
+  __device__ void fetch(const Source& source, Tile* tile) const {
+    ptx::load(&tile->scales, source.scales);
+#pragma unroll
+    for (int i = 0; i < kOwnBlocks; ++i) fetch_block(source, i, tile);
   }
 
   /// Scale bytes of the own blocks, without the one that means nothing.
@@ -143,48 +166,52 @@ class Producer {
     return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
   }
 
-  /// Brings the tile in `raw`, and fetches the next one that has no place yet into its place.
-  __device__ void bring(Named* named, Raw* raw, const Ring<S::kTokenBuffers>& ring) {
+  /// Brings a tile, and fetches into its place the next one that has none.
+  __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
-    const uint32_t all = __ballot_sync(~0u, named->kind != Named::Kind::kNothing);
-    if (lane() == 0)
-      shared_.named[ring.index()][warp()] = static_cast<uint8_t>(all & ((1u << kWarpTokens) - 1));
-    store(named, raw, shared_.tokens[ring.index()]);
+    Block* blocks = shared_.tokens[ring.index()];
+    if (lane() == 0) shared_.named[ring.index()][warp()] = tile->named;
+    const uint8_t slow = tile->slow, scope = tile->scope;
+    const int32_t slot = tile->slot;
+    const Source source = find_next(tile);
+    const bool plain = store(source, tile, blocks);
+    if (slow != 0 || __any_sync(~0u, !plain)) {
+      __syncwarp();  // another lane's share may be written again
+      store_slowly(scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
+    }
     ptx::fence_shared_writes();
     hand_over(&shared_.tokens_full[ring.index()]);
   }
 
-  __device__ void store(Named* token, Raw* raw, Block* blocks) {
-    const Named named = *token;
-    const Source source = resolve(token);
-    PlainDequantiser plain(own_scales(raw->scales));
-    raw->scales = load_scales(source);
+  /// Whether the values could be made in the plain way.
+  __device__ bool store(const Source& source, Tile* tile, Block* blocks) const {
+    PlainDequantiser plain(own_scales(tile->scales));
+    ptx::load(&tile->scales, source.scales);
+    uint8_t* to = reinterpret_cast<uint8_t*>(blocks) + at_;
+    const uint32_t swizzle = token() * sizeof(Chunk);
+    const uint32_t first = 2 * quarter() * sizeof(Chunk) ^ swizzle;
 #pragma unroll
-    for (int i = 0; i < kOwnBlocks; ++i) {
+    for (int i = 0; i < kOwnBlocks; ++i, to += sizeof(Block)) {
       if (i + 1 < kOwnBlocks || !has_last_block()) {
-        plain(raw->chunks[i], i, blocks[i].at(line(), 2 * quarter()),
-              blocks[i].at(line(), 2 * quarter() + 1));
+        plain(tile->chunks[i], i, reinterpret_cast<Chunk*>(to + first),
+              reinterpret_cast<Chunk*>(to + (first ^ sizeof(Chunk))));
       } else {
-        *blocks[i].at(line(), quarter()) = raw->chunks[i];
-        *blocks[i].at(line(), quarter() + kLanesAToken) = raw->chunks[i + 1];
+        const uint32_t chunk = quarter() * sizeof(Chunk) ^ swizzle;
+        *reinterpret_cast<Chunk*>(to + chunk) = tile->chunks[i];
+        *reinterpret_cast<Chunk*>(to + (chunk ^ kLanesAToken * sizeof(Chunk))) =
+            tile->chunks[i + 1];
       }
-      fetch_block(source, i, raw);
+      fetch_block(source, i, tile);
     }
-    const bool slow = lane() < kWarpTokens && named.kind == Named::Kind::kSlow;
-    if (!__any_sync(~0u, slow || !plain.was_plain())) return;
-    __syncwarp();  // another lane's share may be written again
-    store_slowly(named, !plain.was_plain(), blocks);
+    return plain.was_plain();
   }
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain.
-  __device__ void store_slowly(const Named& named, bool again, Block* blocks) const {
+  __device__ void store_slowly(int scope, int32_t slot, bool slow, bool again,
+                               Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
-    const auto kind =
-        static_cast<Named::Kind>(__shfl_sync(~0u, static_cast<int>(named.kind), knower()));
-    const int scope = __shfl_sync(~0u, static_cast<int>(named.scope), knower());
-    const int32_t slot = __shfl_sync(~0u, named.slot, knower());
     again = (others >> (lane() - quarter()) & ((1u << kLanesAToken) - 1)) != 0;
-    if (kind == Named::Kind::kNothing || (kind == Named::Kind::kFp8 && !again)) return;
+    if (!slow && !again) return;
     const Pool& pool = call_.layer.scopes[scope];
     const Token place = pool.token(slot);
     const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
@@ -222,10 +249,16 @@ class Producer {
   const Divisors& page_tokens_;
   Shared<S>& shared_;
   const int first_block_;  // of this block's share
-  // The tile whose slots are on their way, and this lane's of them.
+  const uint32_t at_;      // where a block has this lane's token, in bytes
+  // The batch whose slots are on their way: a token of a tile for each lane.
   TileCursor ahead_;
   int32_t slot_;
-  int scope_;
+  int scope_, coming_;
+  // The batch that was looked up, and its next tile.
+  Source found_;
+  int32_t found_slot_;
+  uint32_t found_named_, found_slow_, found_scopes_;
+  int found_tiles_ = 0, next_ = 0;
 };
 
 }  // namespace steady::cuda::sm90

@@ -4,8 +4,8 @@
 // weigher, and keeps each head's state. All blocks of a cluster come to the same weights.
 //
 // Heads are the rows of products, so a row's scores lie in the four lanes of a quad. Weights are
-// relative to a reference that moves only where a score exceeds it by far: most tiles leave the
-// weigher's sums as they are.
+// relative to a reference that moves only where weights become large: most tiles need no maximum and
+// leave the weigher's sums as they are.
 #pragma once
 
 #include "cuda/ptx/cluster.cuh"
@@ -27,16 +27,18 @@ class Scorer {
         heads_(heads_here(call)),
         tile_(call, range) {}
 
-  /// All tiles of this part. While a tile's products run, the one before becomes weights.
+  /// All tiles of this part. While a tile's first products run, the one before becomes weights.
   __device__ void part() {
-    float sums[kChains][kTokens / 2];
+    float sums[kTokens / 2];
     begin_unit();
     bring_queries();
-    begin_scores(sums);
+    tokens_.wait_full(shared_.tokens_full);
+    multiply(0, sums);
     Tile last = end_scores(sums);
     for (tile_.advance(); tile_.valid(); tile_.advance()) {
       if (tile_.first_of_row_here()) bring_queries();
-      begin_scores(sums);
+      tokens_.wait_full(shared_.tokens_full);
+      multiply(0, sums);
       soften(last);
       last = end_scores(sums);
     }
@@ -46,8 +48,13 @@ class Scorer {
  private:
   static constexpr int kHalves = S::kHalves, kScores = S::kScores;
   /// Products cut off what is small beside the sum so far: quarters of a vector are summed apart.
-  static constexpr int kChains = 4 / S::kCluster;
-  static constexpr float kSlack = 8.0f;  // a weight may be 2^kSlack; beyond, the reference moves
+  static constexpr int kQuarterBlocks = kBlocks / 4, kQuarters = S::kOwnBlocks / kQuarterBlocks;
+  /// A thread's weights of a tile may add up to this; beyond, the reference moves.
+  static constexpr float kLarge = 256.0f;
+  /// Below any logarithm to base 2 of a score.
+  static constexpr float kLowest = -3e38f;
+  /// From here on a float's steps are too wide to leave rounding to the exponent.
+  static constexpr float kFar = 16777216.0f;
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
   /// What is known of a tile until it has become weights.
@@ -63,6 +70,7 @@ class Scorer {
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
+  __device__ static constexpr int half_of(int k) { return k / 2 % kHalves; }
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
   __device__ static int head(int half) { return head_of<S>(warp(), half, lane()); }
   /// Whether this warp has any head.
@@ -97,36 +105,37 @@ class Scorer {
     sync();
   }
 
-  /// Begins sums = q · tokens.
-  __device__ void begin_scores(float (&sums)[kChains][kTokens / 2]) {
-    tokens_.wait_full(shared_.tokens_full);
+  /// Begins sums = q · tokens over a quarter of the values.
+  __device__ void multiply(int quarter, float (&sums)[kTokens / 2]) {
     ptx::begin_products();
 #pragma unroll
-    for (int block = 0; block < S::kOwnBlocks; ++block) {
-      constexpr int kChainBlocks = S::kOwnBlocks / kChains;
+    for (int i = 0; i < kQuarterBlocks; ++i) {
+      const int block = quarter * kQuarterBlocks + i;
       const auto q = ptx::describe_operand(&shared_.q[block]);
       const auto tokens = ptx::describe_operand(&shared_.tokens[tokens_.index()][block]);
 #pragma unroll
       for (int d = 0; d < kBlockDims; d += 16) {
         const uint32_t bytes = d * sizeof(uint16_t);
-        ptx::multiply_add<kTokens, false>(sums[block / kChainBlocks], ptx::advance(q, bytes),
-                                          ptx::advance(tokens, bytes),
-                                          block % kChainBlocks + d > 0);
+        ptx::multiply_add<kTokens, false>(sums, ptx::advance(q, bytes),
+                                          ptx::advance(tokens, bytes), i + d > 0);
       }
     }
     ptx::commit_products();
   }
 
-  /// Waits for the sums and sends them to the other blocks.
-  __device__ Tile end_scores(float (&sums)[kChains][kTokens / 2]) {
+  /// Waits for the sums over the first quarter of this block's share, adds the second if there is
+  /// one, and sends what comes out to the other blocks.
+  __device__ Tile end_scores(float (&sums)[kTokens / 2]) {
+    float others[kTokens / 2];
+    if constexpr (kQuarters == 2) multiply(1, others);
     ptx::wait_products<0>();
-#pragma unroll
-    for (auto& chain : sums) ptx::pin(chain);
+    ptx::pin(sums);
+    if constexpr (kQuarters == 2) ptx::pin(others);
     Tile tile;
 #pragma unroll
     for (int k = 0; k < kScores; ++k) {
-      const int j = k / 2 / kHalves, half = k / 2 % kHalves, at = 4 * j + 2 * half + k % 2;
-      tile.scores[k] = kChains == 2 ? sums[0][at] + sums[kChains - 1][at] : ptx::copy(sums[0][at]);
+      const int j = k / 2 / kHalves, at = 4 * j + 2 * half_of(k) + k % 2;
+      tile.scores[k] = kQuarters == 2 ? sums[at] + others[at] : ptx::copy(sums[at]);
     }
     tile.named = *reinterpret_cast<const uint64_t*>(shared_.named[tokens_.index()]);
     tile.row = tile_.row();
@@ -186,42 +195,61 @@ class Scorer {
       ptx::arrive(ptx::in_block(&shared_.scores_empty[warp()][buffer], rank_ ^ lane()));
   }
 
-  /// Turns scores into weights 2^(score - reference), in shared memory. Scores are logarithms to
-  /// base 2 from here on.
+  /// Turns scores into weights 2^(score as a logarithm to base 2 - reference), in shared memory.
   __device__ void soften(Tile& tile) {
+    uint32_t weights[kScores / 2];
+    bool moved = false;
     if (works()) {
       receive(tile.scores);
-      scale(tile.scores);
+      seen_ |= tile.named;
+      if (any_scaled_) scale(tile.scores, scaled_);
       if (tile.named != ~uint64_t{0}) hide_unnamed(tile);
-    }
-    weights_.wait_empty(shared_.weights_empty);
-    if (works()) {
-      move_references(tile);
-      make_weights(tile);
+      float sums[kHalves], old_weight[kHalves];
+      make_weights(tile.scores, weights, sums);
+      if (__any_sync(~0u, any_large(sums))) {
+        move_references(tile.scores, sums, old_weight, &moved);
+        make_weights(tile.scores, weights, sums);
+      }
+      weights_.wait_empty(shared_.weights_empty);
+      if (moved && writes()) {
+#pragma unroll
+        for (int half = 0; half < kHalves; ++half)
+          shared_.old_weight[weights_.index()][row(half)] = old_weight[half];
+      }
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) sum_[half] += sums[half];
+      store_weights(weights);
       ptx::fence_shared_writes();
+    } else {
+      weights_.wait_empty(shared_.weights_empty);
     }
+    if (lane() == 0) shared_.moved[weights_.index()][warp()] = moved;
     hand_over(&shared_.weights_full[weights_.index()]);
     ++weights_.step;
     if (tile.last_of_unit) end_unit(tile);
   }
 
   __device__ void begin_unit() {
+    // A product with a scale that is not a positive number does not keep the order of scores.
+    const float to_base_2 = call_.softmax_scale * kLog2e;
+    any_scaled_ = !(to_base_2 > 0.0f && to_base_2 < INFINITY);
+    seen_ = 0;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      reference_[half] = -INFINITY;  // below any score by far
-      exact_sum_[half] = rounded_sum_[half] = 0.0f;
+      scaled_[half] = any_scaled_;
+      reference_[half] = kLowest;
+      sum_[half] = 0.0f;
     }
   }
 
-  /// Makes scores logarithms to base 2.
-  __device__ void scale(float (&scores)[kScores]) const {
+  /// Makes scores logarithms to base 2 where `which` says so.
+  __device__ void scale(float (&scores)[kScores], const bool (&which)[kHalves]) const {
     const float to_base_2 = call_.softmax_scale * kLog2e;
-    if (fabsf(to_base_2) < INFINITY) {
+    const bool at_once = fabsf(to_base_2) < INFINITY;
 #pragma unroll
-      for (float& score : scores) score *= to_base_2;
-    } else {
-#pragma unroll
-      for (float& score : scores) score = score * call_.softmax_scale * kLog2e;
+    for (int k = 0; k < kScores; ++k) {
+      if (!which[half_of(k)]) continue;
+      scores[k] = at_once ? scores[k] * to_base_2 : scores[k] * call_.softmax_scale * kLog2e;
     }
   }
 
@@ -235,65 +263,83 @@ class Scorer {
     }
   }
 
-  /// A head's reference becomes the largest score so far if that is far above, and its alone: its
-  /// bits must not depend on the heads beside it.
-  __device__ void move_references(const Tile& tile) {
-    float old_weight[kHalves];
-    bool moved = false;
+  /// Weights, rounded, in pairs, and what a thread's add up to as they are.
+  __device__ void make_weights(const float (&scores)[kScores], uint32_t (&weights)[kScores / 2],
+                               float (&sums)[kHalves]) const {
+    float factor[kHalves];
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      float most = -INFINITY;
-#pragma unroll
-      for (int k = 0; k < kScores; ++k) {
-        if (k / 2 % kHalves == half) most = fmaxf(most, tile.scores[k]);
-      }
-      most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-      most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-      old_weight[half] = 1.0f;
-      float& reference = reference_[half];
-      if (!(most - reference > kSlack)) continue;
-      if (reference != -INFINITY) {
-        moved = true;
-        old_weight[half] = ptx::exp2_approximate(reference - most);
-        exact_sum_[half] *= old_weight[half];
-        rounded_sum_[half] *= old_weight[half];
-      }
-      reference = most;
+      factor[half] = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
+      sums[half] = 0.0f;
     }
-    moved = __any_sync(~0u, moved);
-    if (lane() == 0) shared_.moved[weights_.index()][warp()] = moved;
-    if (!moved || !writes()) return;
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half)
-      shared_.old_weight[weights_.index()][row(half)] = old_weight[half];
+    for (int pair = 0; pair < kScores / 2; ++pair) {
+      const int half = pair % kHalves;
+      const auto weight = [&](int k) {
+        return ptx::exp2_approximate(__fmaf_rn(scores[k], factor[half], -reference_[half]));
+      };
+      const float a = weight(2 * pair), b = weight(2 * pair + 1);
+      weights[pair] = bf16x2(a, b);
+      sums[half] += a + b;
+    }
   }
 
-  /// Writes the weights and adds them up, as they are and as bf16 has them.
-  __device__ void make_weights(const Tile& tile) {
-    Block& weights = shared_.weights[weights_.index()];
-    float base[kHalves];
+  __device__ static bool any_large(const float (&sums)[kHalves]) {
+    bool any = false;
+#pragma unroll
+    for (const float sum : sums) any = any || sum > kLarge;
+    return any;
+  }
+
+  /// The reference of a head whose weights are large becomes the tile's largest score, and its
+  /// alone: its bits must not depend on the heads beside it.
+  __device__ void move_references(float (&scores)[kScores], const float (&sums)[kHalves],
+                                  float (&old_weight)[kHalves], bool* moved) {
+    bool scales[kHalves];
+    float most[kHalves];
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      // Not -inf - -inf, where nothing is named.
-      base[half] = tile.named == 0 && reference_[half] == -INFINITY ? 0.0f : reference_[half];
+      most[half] = -INFINITY;
+#pragma unroll
+      for (int k = 0; k < kScores; ++k) {
+        if (half_of(k) == half) most[half] = fmaxf(most[half], scores[k]);
+      }
+      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 1));
+      most[half] = fmaxf(most[half], __shfl_xor_sync(~0u, most[half], 2));
+      if (!scaled_[half]) most[half] *= call_.softmax_scale * kLog2e;
+      const uint32_t large = __ballot_sync(~0u, sums[half] > kLarge);
+      const bool moves = (large >> (lane() & ~3) & 0xf) != 0;
+      scales[half] = moves && !scaled_[half] && !(fabsf(most[half]) < kFar);
+      old_weight[half] = 1.0f;
+      if (!moves) continue;
+      if (reference_[half] != kLowest) {
+        *moved = true;
+        old_weight[half] = ptx::exp2_approximate(reference_[half] - most[half]);
+        sum_[half] *= old_weight[half];
+      }
+      reference_[half] = most[half];
     }
+    *moved = __any_sync(~0u, *moved);
+    scale(scores, scales);
+    bool any = any_scaled_;
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+      scaled_[half] = scaled_[half] || scales[half];
+      any = any || scaled_[half];
+    }
+    any_scaled_ = __any_sync(~0u, any);
+  }
+
+  __device__ void store_weights(const uint32_t (&weights)[kScores / 2]) {
+    Block& block = shared_.weights[weights_.index()];
 #pragma unroll
     for (int first = 0; first < kScores / 2; first += 4) {
-      uint32_t pairs[4];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int pair = first + i, half = pair % kHalves;
-        const float a = ptx::exp2_approximate(tile.scores[2 * pair] - base[half]);
-        const float b = ptx::exp2_approximate(tile.scores[2 * pair + 1] - base[half]);
-        pairs[i] = bf16x2(a, b);
-        exact_sum_[half] += a + b;
-        rounded_sum_[half] +=
-            __uint_as_float(pairs[i] << 16) + __uint_as_float(pairs[i] & 0xffff0000u);
-      }
+      const uint32_t pairs[] = {weights[first], weights[first + 1], weights[first + 2],
+                                weights[first + 3]};
       // Matrix m of the four is pair first + m: its half and tokens.
       const int matrix = lane() / 8, half = matrix % kHalves;
       const int chunk = first / kHalves + matrix / kHalves;
-      ptx::store_matrices(weights.at(16 * warp() + 8 * half + lane() % 8, chunk), pairs);
+      ptx::store_matrices(block.at(16 * warp() + 8 * half + lane() % 8, chunk), pairs);
     }
   }
 
@@ -316,13 +362,14 @@ class Scorer {
   }
 
   __device__ void settle(const Tile& tile, int half) {
-    const float sum = of_quad(exact_sum_[half]), rounded = of_quad(rounded_sum_[half]);
+    float sum = of_quad(sum_[half]);
+    // Of tokens whose scores are all beyond what a float can tell, nothing is known.
+    if (sum == 0.0f && seen_ != 0) sum = NAN;
     if (!writes() || head(half) >= heads_) return;
     const int head_here = first_head(call_) + head(half);
-    const SoftmaxState unit = {reference_[half] * kLn2, sum};
-    // The sums have been made with rounded weights, the state with exact ones; bringing them to
-    // the exact sum leaves only what rounding changed between the tokens.
-    shared_.factor[row(half)] = sum == 0.0f ? 1.0f : sum / rounded;
+    const SoftmaxState unit =
+        sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference_[half] * kLn2, sum};
+    shared_.sum[row(half)] = sum;
     if (tile.split) {
       if (rank_ == 0) partial_states(call_, tile.partial)[head_here] = unit;
       return;
@@ -348,9 +395,12 @@ class Scorer {
   Ring<S::kTokenBuffers> tokens_;
   Ring<Shared<S>::kBuffers> weights_;  // of the tile that becomes weights
   Ring<1> unit_;
-  // Of the unit so far, for the head in each half; the sums are of this thread's tokens.
-  float reference_[kHalves], exact_sum_[kHalves], rounded_sum_[kHalves];
-  SoftmaxState row_so_far_[kHalves];  // before this unit
+  // Of the unit so far: tokens that were named; for the head in each half its reference, what this
+  // thread's weights add up to, and whether its scores are scaled before they meet the reference.
+  uint64_t seen_;
+  float reference_[kHalves], sum_[kHalves];
+  bool scaled_[kHalves], any_scaled_;  // any of the warp's
+  SoftmaxState row_so_far_[kHalves];   // before this unit
 };
 
 }  // namespace steady::cuda::sm90

@@ -109,11 +109,12 @@ struct Shared {
   /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
   float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
   alignas(uint64_t) uint8_t named[S::kTokenBuffers][kProducerWarps];  // a bit for each token that a slot names
+  alignas(1024) Chunk ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
   /// By row of a product: what the sums so far are worth after references moved, and what makes of
   /// a unit's sums what is to be left.
   float old_weight[kBuffers][kProducts];
   bool moved[kBuffers][kWarps];  // whether any reference of the warp's rows did
-  float factor[kProducts], out_weight[kProducts];
+  float sum[kProducts], out_weight[kProducts];
   Merged merged[kProducts];
   // From producers to scorer and weigher and back, from the scorer to the weigher and back.
   uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];

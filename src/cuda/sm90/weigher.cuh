@@ -55,6 +55,7 @@ class Weigher {
         rescale(half, shared_.old_weight[weights_.index()][row(half)]);
     }
     for (auto& part : sums_) ptx::pin(part);
+    ptx::pin(weight_);
     ptx::begin_products();
     const auto weights = ptx::describe_operand(&shared_.weights[weights_.index()]);
 #pragma unroll
@@ -68,9 +69,17 @@ class Weigher {
             ptx::advance(values, token * sizeof(Block::lines[0])), !first || token > 0);
       }
     }
+    const auto ones = ptx::describe_operand(shared_.ones);
+#pragma unroll
+    for (int token = 0; token < kTokens; token += 16) {
+      const uint32_t bytes = token * sizeof(uint16_t);
+      ptx::multiply_add<8, false>(weight_, ptx::advance(weights, bytes), ptx::advance(ones, bytes),
+                                  !first || token > 0);
+    }
     ptx::commit_products();
     ptx::wait_products<0>();
     for (auto& part : sums_) ptx::pin(part);
+    ptx::pin(weight_);
   }
 
   /// Pair `j`, of values 8 j + 2 (lane % 4) and the next.
@@ -84,16 +93,17 @@ class Weigher {
       pair(half, j)[0] *= factor;
       pair(half, j)[1] *= factor;
     }
+    weight_[2 * half] *= factor;
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit() {
     unit_.wait_full(shared_.unit_full);
-    float factor[kHalves], out_weight[kHalves];
+    float sum[kHalves], out_weight[kHalves];
     Merged merged[kHalves];
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      factor[half] = shared_.factor[row(half)];
+      sum[half] = shared_.sum[row(half)];
       out_weight[half] = shared_.out_weight[row(half)];
       merged[half] = shared_.merged[row(half)];
     }
@@ -103,7 +113,9 @@ class Weigher {
     const int partial = tile_.partial(part_);
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      rescale(half, factor[half]);
+      // The products were made with rounded weights, the state with exact ones; bringing them to
+      // the exact sum leaves only what rounding changed between the tokens.
+      rescale(half, sum[half] == 0.0f ? 1.0f : sum[half] / weight_[2 * half]);
       const bool there = head(half) < heads_;
       float* out = partial_out(call_, partial, first_head(call_) + head(half)) + first_dim_ +
                    2 * (lane() % 4);
@@ -173,7 +185,8 @@ class Weigher {
   Ring<S::kTokenBuffers> tokens_;
   Ring<Shared<S>::kBuffers> weights_;
   Ring<1> unit_;
-  float sums_[kParts][kPartDims / 2];  // of the unit so far: heads by values
+  // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
+  float sums_[kParts][kPartDims / 2], weight_[4];
 };
 
 }  // namespace steady::cuda::sm90
