@@ -66,19 +66,4 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
       : "memory");
 }
 
-/// wait(), for what other blocks of the cluster have done.
-__device__ inline void wait_for_cluster(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-      "@done bra over;\n"
-      "bra again;\n"
-      "over:\n"
-      "}\n" ::"r"(shared_address(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
 }  // namespace steady::cuda::ptx

@@ -29,6 +29,21 @@ __device__ inline void copy_async_8(void* shared, const void* global) {
                : "memory");
 }
 
+/// 4 bytes; both addresses aligned to 4.
+__device__ inline void copy_async_4(void* shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(shared_address(shared)), "l"(global)
+               : "memory");
+}
+
+/// This thread's copies since the last call are a group.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+/// Waits for all of this thread's groups but the last `kGroups`.
+template <int kGroups>
+__device__ inline void wait_copies_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kGroups) : "memory");
+}
+
 /// Waits for all of this thread's copies.
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
@@ -50,9 +65,6 @@ __device__ inline void load(uint4* to, const void* from) {
 }
 __device__ inline void load(uint2* to, const void* from) {
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
-}
-__device__ inline void load(uint32_t* to, const void* from) {
-  asm volatile("ld.global.u32 %0, [%1];" : "=r"(*to) : "l"(from));
 }
 
 }  // namespace steady::cuda::ptx

@@ -21,8 +21,8 @@ constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair ? 152 : 144, kWeigher = kPair ? 168 : 136;
-  static constexpr int kProducer = kPair ? 96 : 112;
+  static constexpr int kScorer = kPair ? 168 : 144, kWeigher = kPair ? 176 : 136;
+  static constexpr int kProducer = kPair ? 80 : 112;
   static_assert(kScorer + kWeigher + 2 * kProducer <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
 };
@@ -60,8 +60,10 @@ __device__ inline void log_strays(const LayerCall& call, const PartRange& range)
   for (TileCursor tile(call, range); tile.valid(); tile.advance()) {
     if (threadIdx.x >= kTokens) continue;
     const Position position = position_of(call, tile, static_cast<int>(threadIdx.x));
-    if (position.slot != Position::kHole && !call.layer.scopes[position.scope].has(position.slot))
-      log_stray(call, tile.row(), position.scope, position.in_scope, position.slot);
+    if (position.slot == nullptr) continue;
+    const int32_t slot = *position.slot;
+    if (slot != kHole && !call.layer.scopes[position.scope].has(slot))
+      log_stray(call, tile.row(), position.scope, position.in_scope, slot);
   }
 }
 

@@ -20,9 +20,10 @@ static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlock
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// While a tile is turned into bf16, the bytes of the next ones are on their way to registers. Slots
-/// are read and looked up for a batch of tiles at once, a token for each lane, and the next batch's
-/// bytes are on their way to the L2 cache.
+/// While a tile is turned into bf16, the bytes of the next one take their place in registers. Slots
+/// are read and looked up for a batch of tiles at once, a token for each lane, and a batch's bytes
+/// are called into the L2 cache. Slots and scales come through shared memory: a register that is
+/// carried into the next turn would be copied there, and the copy waits for what is loaded.
 template <class S>
 class Producer {
  public:
@@ -38,21 +39,18 @@ class Producer {
   /// All tiles of this part.
   __device__ void part() {
     read_slots();
-    Tile tiles[kAhead];
+    ptx::commit_copies();
+    ptx::wait_copies_but<0>();
+    Tile tile;
+    const Source source = find_next(&tile);
+    fetch_scales(source);
 #pragma unroll
-    for (Tile& tile : tiles) fetch(find_next(&tile), &tile);
-    for (Ring<S::kTokenBuffers> ring;;) {
-#pragma unroll
-      for (Tile& tile : tiles) {
-        if (!tile.there) return;
-        bring(&tile, ring);
-        ++ring.step;
-      }
-    }
+    for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &tile);
+    read_slots_ahead();
+    for (Ring<S::kTokenBuffers> ring; tile.there; ++ring.step) bring(&tile, ring);
   }
 
  private:
-  static constexpr int kAhead = 2;  // tiles in registers
   static constexpr int kOwnBlocks = S::kOwnBlocks;
   static constexpr int kBatch = 32 / kWarpTokens;  // of tiles
 
@@ -62,7 +60,6 @@ class Producer {
     uint8_t named, slow;  // of the warp's tokens, a bit each
     uint8_t scope;
     int32_t slot;
-    uint32_t scales;
     uint4 chunks[kOwnBlocks + 1];  // one for each block, and the second one of bf16
   };
   /// Where it comes from.
@@ -82,31 +79,36 @@ class Producer {
   __device__ static int line() { return warp() * kWarpTokens + token(); }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  /// Begins to read the slots of the next batch.
+  /// Begins to read the slots of the next batch: all lanes at once, so that none waits for another's.
   __device__ void read_slots() {
-    slot_ = Position::kHole;
-    scope_ = 0;
+    Position position = {};
     coming_ = 0;
 #pragma unroll 1
     for (; coming_ < kBatch && ahead_.valid(); ++coming_) {
-      if (lane() / kWarpTokens == coming_) {
-        const Position position =
-            position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
-        slot_ = position.slot;
-        scope_ = position.scope;
-      }
+      if (lane() / kWarpTokens == coming_)
+        position = position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
       ahead_.advance();
     }
+    scope_ = position.scope;
+    there_ = position.slot != nullptr;
+    if (there_) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
+  }
+  /// The same, if the batch that was read has been looked up.
+  __device__ void read_slots_ahead() {
+    if (looked_up_) read_slots();
+    looked_up_ = false;
+    ptx::commit_copies();
   }
 
-  /// Looks up the batch whose slots were read, and begins to read the next one's.
+  /// Looks up the batch whose slots were read.
   __device__ void find_batch() {
     found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-    found_slot_ = slot_;
+    found_slot_ = there_ ? shared_.slots[warp()][lane()] : kHole;
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
-    if (slot_ != Position::kHole && pool.has(slot_)) {
-      const Token place = pool.token(slot_, page_tokens_.of_scope[scope_].divide(slot_));
+    if (found_slot_ != kHole && pool.has(found_slot_)) {
+      const Token place =
+          pool.token(found_slot_, page_tokens_.of_scope[scope_].divide(found_slot_));
       const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
       named = true;
@@ -125,7 +127,7 @@ class Producer {
     found_scopes_ = __ballot_sync(~0u, scope_ != 0);
     found_tiles_ = coming_;
     next_ = 0;
-    read_slots();
+    looked_up_ = true;
   }
 
   /// What is known of the next tile.
@@ -154,10 +156,9 @@ class Producer {
     if (i + 1 == kOwnBlocks && has_last_block())
       ptx::load(&tile->chunks[i + 1], source.data + (i + 1) * kBlockDims);
   }
-  __device__ void fetch(const Source& source, Tile* tile) const {
-    ptx::load(&tile->scales, source.scales);
-#pragma unroll
-    for (int i = 0; i < kOwnBlocks; ++i) fetch_block(source, i, tile);
+  __device__ void fetch_scales(const Source& source) {
+    if (quarter() == 0) ptx::copy_async_4(&shared_.scales[warp()][token()], source.scales);
+    ptx::commit_copies();
   }
 
   /// Scale bytes of the own blocks, without the one that means nothing.
@@ -166,15 +167,21 @@ class Producer {
     return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
   }
 
-  /// Brings a tile, and fetches into its place the next one that has none.
+  /// Brings a tile, and fetches the next one into its place.
   __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
     Block* blocks = shared_.tokens[ring.index()];
     if (lane() == 0) shared_.named[ring.index()][warp()] = tile->named;
     const uint8_t slow = tile->slow, scope = tile->scope;
     const int32_t slot = tile->slot;
+    ptx::wait_copies_but<1>();  // but for the slots
+    __syncwarp();
+    const uint32_t scales = own_scales(shared_.scales[warp()][token()]);
+    __syncwarp();
     const Source source = find_next(tile);
-    const bool plain = store(source, tile, blocks);
+    fetch_scales(source);
+    const bool plain = store(scales, source, tile, blocks);
+    read_slots_ahead();
     if (slow != 0 || __any_sync(~0u, !plain)) {
       __syncwarp();  // another lane's share may be written again
       store_slowly(scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
@@ -184,9 +191,8 @@ class Producer {
   }
 
   /// Whether the values could be made in the plain way.
-  __device__ bool store(const Source& source, Tile* tile, Block* blocks) const {
-    PlainDequantiser plain(own_scales(tile->scales));
-    ptx::load(&tile->scales, source.scales);
+  __device__ bool store(uint32_t scales, const Source& source, Tile* tile, Block* blocks) const {
+    PlainDequantiser plain(scales);
     uint8_t* to = reinterpret_cast<uint8_t*>(blocks) + at_;
     const uint32_t swizzle = token() * sizeof(Chunk);
     const uint32_t first = 2 * quarter() * sizeof(Chunk) ^ swizzle;
@@ -252,7 +258,7 @@ class Producer {
   const uint32_t at_;      // where a block has this lane's token, in bytes
   // The batch whose slots are on their way: a token of a tile for each lane.
   TileCursor ahead_;
-  int32_t slot_;
+  bool there_, looked_up_ = false;
   int scope_, coming_;
   // The batch that was looked up, and its next tile.
   Source found_;

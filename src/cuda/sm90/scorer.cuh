@@ -30,19 +30,24 @@ class Scorer {
   /// All tiles of this part. While a tile's first products run, the one before becomes weights.
   __device__ void part() {
     float sums[kTokens / 2];
+    Tile last;
     begin_unit();
-    bring_queries();
-    tokens_.wait_full(shared_.tokens_full);
-    multiply(0, sums);
-    Tile last = end_scores(sums);
-    for (tile_.advance(); tile_.valid(); tile_.advance()) {
-      if (tile_.first_of_row_here()) bring_queries();
-      tokens_.wait_full(shared_.tokens_full);
+    for (bool first = true;; first = false) {
+      const bool more = tile_.valid();
+      if (more) {
+        if (tile_.first_of_row_here()) bring_queries();
+        tokens_.wait_full(shared_.tokens_full);
+      }
+      // After the last tile for nothing: the compiler lets products run on only where no branch
+      // stands around them, and a second copy of the loop's body does not fit its cache.
       multiply(0, sums);
-      soften(last);
+      if (!first) soften(last);
+      if (!more) break;
       last = end_scores(sums);
+      tile_.advance();
     }
-    soften(last);
+    ptx::wait_products<0>();
+    ptx::pin(sums);
   }
 
  private:
@@ -152,7 +157,7 @@ class Scorer {
 
   __device__ void send(const float (&scores)[kScores]) {
     const Ring<Shared<S>::kBuffers> sent = {tokens_.step};
-    ptx::wait_for_cluster(&shared_.scores_empty[warp()][sent.index()], sent.parity() ^ 1);
+    ptx::wait(&shared_.scores_empty[warp()][sent.index()], sent.parity() ^ 1);
 #pragma unroll
     for (int other = 1; other < S::kCluster; ++other) {
       const auto to =
@@ -174,7 +179,7 @@ class Scorer {
     if (lane() == 0)
       ptx::arrive_and_expect(full, (S::kCluster - 1) * kScores * 32 * sizeof(float));
     __syncwarp();
-    ptx::wait_for_cluster(full, weights_.parity());
+    ptx::wait(full, weights_.parity());
 #pragma unroll
     for (int i = 0; i < kScores / 4; ++i) {
       float4 sum = shared_.scores[buffer][0][i][thread()];
@@ -205,10 +210,9 @@ class Scorer {
       if (any_scaled_) scale(tile.scores, scaled_);
       if (tile.named != ~uint64_t{0}) hide_unnamed(tile);
       float sums[kHalves], old_weight[kHalves];
-      make_weights(tile.scores, weights, sums);
-      if (__any_sync(~0u, any_large(sums))) {
+      for (make_weights(tile.scores, weights, sums); __any_sync(~0u, any_large(sums));
+           make_weights(tile.scores, weights, sums)) {
         move_references(tile.scores, sums, old_weight, &moved);
-        make_weights(tile.scores, weights, sums);
       }
       weights_.wait_empty(shared_.weights_empty);
       if (moved && writes()) {
@@ -353,38 +357,42 @@ class Scorer {
   __device__ void end_unit(const Tile& tile) {
     unit_.wait_empty(shared_.unit_empty);
     if (works()) {
+      float sum[kHalves];
 #pragma unroll
-      for (int half = 0; half < kHalves; ++half) settle(tile, half);
+      for (int half = 0; half < kHalves; ++half) sum[half] = of_quad(sum_[half]);
+      // A lane of each quad for each half.
+      const int half = lane() % 4;
+      if (half < kHalves && head(half) < heads_)
+        settle(tile, head(half), row(half), half == 0 ? sum[0] : sum[kHalves - 1],
+               half == 0 ? reference_[0] : reference_[kHalves - 1]);
     }
     hand_over(&shared_.unit_full[unit_.index()]);
     ++unit_.step;
     begin_unit();
   }
 
-  __device__ void settle(const Tile& tile, int half) {
-    float sum = of_quad(sum_[half]);
+  __device__ void settle(const Tile& tile, int head_of_block, int row, float sum,
+                         float reference) {
     // Of tokens whose scores are all beyond what a float can tell, nothing is known.
     if (sum == 0.0f && seen_ != 0) sum = NAN;
-    if (!writes() || head(half) >= heads_) return;
-    const int head_here = first_head(call_) + head(half);
-    const SoftmaxState unit =
-        sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference_[half] * kLn2, sum};
-    shared_.sum[row(half)] = sum;
+    const int head = first_head(call_) + head_of_block;
+    const SoftmaxState unit = sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference * kLn2, sum};
+    shared_.sum[row] = sum;
     if (tile.split) {
-      if (rank_ == 0) partial_states(call_, tile.partial)[head_here] = unit;
+      if (rank_ == 0) partial_states(call_, tile.partial)[head] = unit;
       return;
     }
     if (tile.joins) {
-      const Merged merged = merge(row_so_far_[half], unit);
-      shared_.merged[row(half)] = merged;
-      row_so_far_[half] = merged.state;
+      const Merged merged = merge(row_so_far_, unit);
+      shared_.merged[row] = merged;
+      row_so_far_ = merged.state;
     } else {
-      row_so_far_[half] = unit;
+      row_so_far_ = unit;
     }
     if (!tile.finishes) return;
-    const Finished finished = finish_head(call_, row_so_far_[half], head_here);
-    shared_.out_weight[row(half)] = finished.out_weight;
-    if (rank_ == 0) write_lse(call_, finished, tile.row, head_here);
+    const Finished finished = finish_head(call_, row_so_far_, head);
+    shared_.out_weight[row] = finished.out_weight;
+    if (rank_ == 0) write_lse(call_, finished, tile.row, head);
   }
 
   const LayerCall& call_;
@@ -400,7 +408,7 @@ class Scorer {
   uint64_t seen_;
   float reference_[kHalves], sum_[kHalves];
   bool scaled_[kHalves], any_scaled_;  // any of the warp's
-  SoftmaxState row_so_far_[kHalves];   // before this unit
+  SoftmaxState row_so_far_;            // before this unit, of the head that this lane settles
 };
 
 }  // namespace steady::cuda::sm90

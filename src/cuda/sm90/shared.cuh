@@ -108,6 +108,9 @@ struct Shared {
   Block weights[kBuffers];  // heads by tokens
   /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
   float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
+  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in registers.
+  int32_t slots[kProducerWarps][32];
+  uint32_t scales[kProducerWarps][kTokens / kProducerWarps];
   alignas(uint64_t) uint8_t named[S::kTokenBuffers][kProducerWarps];  // a bit for each token that a slot names
   alignas(1024) Chunk ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
   /// By row of a product: what the sums so far are worth after references moved, and what makes of
@@ -209,15 +212,17 @@ class TileCursor {
   Units units_ = {};
 };
 
+/// A slot that names nothing, and is no mistake.
+inline constexpr int32_t kHole = -1;
+
 /// A token of a tile.
 struct Position {
-  int32_t slot;         // kHole: none
+  const int32_t* slot;  // where it stands; NULL: there is no such token
   int scope, in_scope;  // the position in the scope
-  static constexpr int32_t kHole = -1;
 };
 
 __device__ inline Position position_of(const LayerCall& call, const TileCursor& tile, int token) {
-  Position position = {Position::kHole, 0, tile.begin() + token};
+  Position position = {nullptr, 0, tile.begin() + token};
   if (!tile.valid() || position.in_scope >= tile.unit_end()) return position;
   const int window = tile.plan().tokens[0];
   if (position.in_scope >= window) {
@@ -225,7 +230,7 @@ __device__ inline Position position_of(const LayerCall& call, const TileCursor& 
     position.in_scope -= window;
   }
   const Pool& pool = call.layer.scopes[position.scope];
-  position.slot = pool.slots[tile.row() * pool.slots_stride + position.in_scope];
+  position.slot = pool.slots + tile.row() * pool.slots_stride + position.in_scope;
   return position;
 }
 

@@ -31,6 +31,5 @@ inline void store_async(Remote to, const float4& values, Remote barrier) {
   std::memcpy(to.address, &values, sizeof values);
   change(barrier_at(barrier), 0, -static_cast<int>(sizeof values));
 }
-inline void wait_for_cluster(uint64_t* barrier, uint32_t parity) { wait(barrier, parity); }
 
 }  // namespace steady::cuda::ptx

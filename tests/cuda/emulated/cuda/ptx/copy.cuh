@@ -10,6 +10,10 @@ inline uint8_t* dynamic_shared() { return emulated::block->shared; }
 
 inline void copy_async_16(void* shared, const void* global) { std::memcpy(shared, global, 16); }
 inline void copy_async_8(void* shared, const void* global) { std::memcpy(shared, global, 8); }
+inline void copy_async_4(void* shared, const void* global) { std::memcpy(shared, global, 4); }
+inline void commit_copies() {}
+template <int>
+void wait_copies_but() {}
 inline void wait_copies() {}
 
 template <int>
