@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What blocks of a cluster do to each other's shared memory, one instruction a function (sm_90).
+// What blocks of a cluster do to each other's shared memory, and a grid to the next one in its
+// stream, one instruction a function (sm_90).
 #pragma once
 
 #include <cstdint>
@@ -64,6 +65,15 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
       "[%5];" ::"r"(to.address),
       "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w), "r"(barrier.address)
       : "memory");
+}
+
+/// Waits until all that was launched before in the stream is over and seen. Needed first of all
+/// where the launch allowed to begin earlier.
+__device__ inline void wait_for_earlier_grids() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+/// The next grid of the stream may begin, if its launch allows it.
+__device__ inline void let_next_grid_begin() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
 }
 
 }  // namespace steady::cuda::ptx

@@ -21,7 +21,7 @@ constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair ? 168 : 144, kWeigher = kPair ? 176 : 136;
+  static constexpr int kScorer = kPair ? 176 : 144, kWeigher = kPair ? 176 : 136;
   static constexpr int kProducer = kPair ? 80 : 112;
   static_assert(kScorer + kWeigher + 2 * kProducer <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
@@ -71,7 +71,11 @@ template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ LayerCall call,
                   const __grid_constant__ Divisors page_tokens) {
-  const int part = static_cast<int>(blockIdx.x) / S::kCluster;
+  auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
+  prepare(shared);
+  ptx::let_next_grid_begin();
+  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
+  const int part = static_cast<int>(blockIdx.x) / S::kCluster, rank = ptx::cluster_rank();
   // It may be garbage until the plan is known to be there, but it is there to be read.
   const PartRange range = call.tables.plan.parts[part];
   if (!planned(call)) {
@@ -79,10 +83,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
   if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
-  const int rank = ptx::cluster_rank();
   if (call.tables.faults != nullptr && blockIdx.y == 0 && rank == 0) log_strays(call, range);
-  auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
-  prepare(shared);
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
@@ -118,21 +119,24 @@ const Variant& variant_of(int cluster, int heads) {
   });
 }
 
-/// `config` must be filled in for `variant`, and lives as long as the result is used.
+/// A launch in clusters that may begin while the grid before it in the stream ends: what it does
+/// before wait_for_earlier_grids() touches nothing but its own shared memory.
 struct Launch {
   Launch(const Variant& variant, int parts, int groups, cudaStream_t stream) {
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = variant.cluster;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    attributes[0].id = cudaLaunchAttributeClusterDimension;
+    attributes[0].val.clusterDim.x = variant.cluster;
+    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+    attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[1].val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = dim3(parts * variant.cluster, groups);
     config.blockDim = dim3(kThreads);
     config.dynamicSmemBytes = variant.shared_bytes;
     config.stream = stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
+    config.attrs = attributes;
+    config.numAttrs = 2;
   }
-  Launch(const Launch&) = delete;
-  cudaLaunchAttribute cluster = {};
+  Launch(const Launch&) = delete;  // config points to attributes
+  cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config = {};
 };
 
