@@ -29,7 +29,7 @@ struct Units {
 STEADY_HOST_DEVICE inline Units cut_row(int32_t tokens, const PlanLimits& limits) {
   if (tokens < 1)
     return {kTileTokens, 1};  // the empty unit, so that somebody writes the empty answer
-  if (tokens <= limits.unit_tokens)  // most rows, without a division
+  if (tokens <= limits.unit_tokens) [[likely]]  // without a division
     return {(tokens + kTileTokens - 1) / kTileTokens * kTileTokens, 1};
   int32_t count = (tokens + limits.unit_tokens - 1) / limits.unit_tokens;
   if (count > limits.max_units) count = limits.max_units;

@@ -22,6 +22,9 @@ __device__ inline uint32_t advance(uint32_t operand, uint32_t bytes) {
   return operand + (bytes >> 4);
 }
 
+/// `operand`, which all lanes have, in a register of the warp, where products want it.
+__device__ inline uint32_t uniform(uint32_t operand) { return __shfl_sync(~0u, operand, 0); }
+
 /// Registers and shared memory that the next products use are ready.
 __device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
 

@@ -47,7 +47,7 @@ class Producer {
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &tile);
     read_slots_ahead();
-    for (Ring<S::kTokenBuffers> ring; tile.there; ++ring.step) bring(&tile, ring);
+    for (Ring<S::kTokenBuffers> ring; tile.there; ring.advance()) bring(&tile, ring);
   }
 
  private:
@@ -170,8 +170,8 @@ class Producer {
   /// Brings a tile, and fetches the next one into its place.
   __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
-    Block* blocks = shared_.tokens[ring.index()];
-    if (lane() == 0) shared_.named[ring.index()][warp()] = tile->named;
+    Block* blocks = shared_.tokens[ring.index];
+    if (lane() == 0) shared_.named[ring.index][warp()] = tile->named;
     const uint8_t slow = tile->slow, scope = tile->scope;
     const int32_t slot = tile->slot;
     ptx::wait_copies_but<1>();  // but for the slots
@@ -182,12 +182,12 @@ class Producer {
     fetch_scales(source);
     const bool plain = store(scales, source, tile, blocks);
     read_slots_ahead();
-    if (slow != 0 || __any_sync(~0u, !plain)) {
+    if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]] {
       __syncwarp();  // another lane's share may be written again
       store_slowly(scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
     }
     ptx::fence_shared_writes();
-    hand_over(&shared_.tokens_full[ring.index()]);
+    hand_over(&shared_.tokens_full[ring.index]);
   }
 
   /// Whether the values could be made in the plain way.

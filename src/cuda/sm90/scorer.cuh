@@ -32,10 +32,11 @@ class Scorer {
     float sums[kTokens / 2];
     Tile last;
     begin_unit();
+    load_queries(tile_.row());
     for (bool first = true;; first = false) {
       const bool more = tile_.valid();
-      if (more) {
-        if (tile_.first_of_row_here()) bring_queries();
+      if (more) [[likely]] {
+        if (tile_.first_of_row_here()) [[unlikely]] change_queries();
         tokens_.wait_full(shared_.tokens_full);
       }
       // After the last tile for nothing: the compiler lets products run on only where no branch
@@ -84,46 +85,52 @@ class Scorer {
   __device__ static bool writes() { return lane() % 4 == 0; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
-  /// This block's share of the tile's row's.
-  __device__ void bring_queries() {
-    constexpr int kChunks = S::kOwnDims / kChunkDims;
-    sync();  // nobody needs the last row's
+  /// Waits for the queries of the tile's row, and begins to load the next one's.
+  __device__ void change_queries() {
+    queries_ ^= 1;
+    ptx::wait_copies();
+    ptx::fence_shared_writes();
+    sync();  // all have theirs there, and nobody needs the last row's
+    if (tile_.goes_on()) load_queries(tile_.row() + 1);
+  }
+
+  /// Begins to load this block's share of a row's queries, beside those that are used now.
+  __device__ void load_queries(int row) {
+    constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
     const int chunk = thread() % kChunks;
     const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, tile_.row(), first_head(call_)) +
+                        row_offset(layer.q_strides, call_.queries, row, first_head(call_)) +
                         rank_ * S::kOwnDims + chunk * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
+    Block& block = shared_.q[queries_ ^ 1][chunk / kBlockChunks];
+    const auto place = [&](int head) {
+      return block.at(row_of_head<S>(head), chunk % kBlockChunks);
+    };
+    const int first = thread() / kChunks;
+    if (aligned) [[likely]] {
+#pragma unroll 4
+      for (int head = first; head < heads_; head += kStep)
+        ptx::copy_async_16(place(head), q + head * layer.q_strides.head);
+    } else {
 #pragma unroll 1
-    for (int head = thread() / kChunks; head < heads_; head += kGroupThreads / kChunks) {
-      Chunk* to = shared_.q[chunk / kBlockChunks].at(row_of_head<S>(head), chunk % kBlockChunks);
-      const uint16_t* from = q + head * layer.q_strides.head;
-      if (aligned) {
-        ptx::copy_async_16(to, from);
-      } else {
-        *to = read_chunk(from);
-      }
+      for (int head = first; head < heads_; head += kStep)
+        *place(head) = read_chunk(q + head * layer.q_strides.head);
     }
-    ptx::wait_copies();
-    ptx::fence_shared_writes();
-    sync();
   }
 
   /// Begins sums = q · tokens over a quarter of the values.
   __device__ void multiply(int quarter, float (&sums)[kTokens / 2]) {
+    const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][quarter * kQuarterBlocks]));
+    const auto tokens = ptx::uniform(
+        ptx::describe_operand(&shared_.tokens[tokens_.index][quarter * kQuarterBlocks]));
     ptx::begin_products();
 #pragma unroll
-    for (int i = 0; i < kQuarterBlocks; ++i) {
-      const int block = quarter * kQuarterBlocks + i;
-      const auto q = ptx::describe_operand(&shared_.q[block]);
-      const auto tokens = ptx::describe_operand(&shared_.tokens[tokens_.index()][block]);
-#pragma unroll
-      for (int d = 0; d < kBlockDims; d += 16) {
-        const uint32_t bytes = d * sizeof(uint16_t);
-        ptx::multiply_add<kTokens, false>(sums, ptx::advance(q, bytes),
-                                          ptx::advance(tokens, bytes), i + d > 0);
-      }
+    for (int d = 0; d < kQuarterBlocks * kBlockDims; d += 16) {
+      const uint32_t bytes = d / kBlockDims * sizeof(Block) + d % kBlockDims * sizeof(uint16_t);
+      ptx::multiply_add<kTokens, false>(sums, ptx::advance(q, bytes), ptx::advance(tokens, bytes),
+                                        d > 0);
     }
     ptx::commit_products();
   }
@@ -142,27 +149,26 @@ class Scorer {
       const int j = k / 2 / kHalves, at = 4 * j + 2 * half_of(k) + k % 2;
       tile.scores[k] = kQuarters == 2 ? sums[at] + others[at] : ptx::copy(sums[at]);
     }
-    tile.named = *reinterpret_cast<const uint64_t*>(shared_.named[tokens_.index()]);
+    tile.named = *reinterpret_cast<const uint64_t*>(shared_.named[tokens_.index]);
     tile.row = tile_.row();
     tile.last_of_unit = tile_.last_of_unit();
     tile.joins = tile_.joins();
     tile.finishes = tile_.finishes();
     tile.split = !tile_.whole();
     tile.partial = tile_.partial(part_);
-    hand_over(&shared_.tokens_empty[tokens_.index()]);
+    hand_over(&shared_.tokens_empty[tokens_.index]);
+    tokens_.advance();
     if (works()) send(tile.scores);
-    ++tokens_.step;
     return tile;
   }
 
   __device__ void send(const float (&scores)[kScores]) {
-    const Ring<Shared<S>::kBuffers> sent = {tokens_.step};
-    ptx::wait(&shared_.scores_empty[warp()][sent.index()], sent.parity() ^ 1);
+    sent_.wait_empty(shared_.scores_empty[warp()]);
 #pragma unroll
     for (int other = 1; other < S::kCluster; ++other) {
       const auto to =
-          ptx::in_block(&shared_.scores[sent.index()][other - 1][0][thread()], rank_ ^ other);
-      const auto full = ptx::in_block(&shared_.scores_full[warp()][sent.index()], rank_ ^ other);
+          ptx::in_block(&shared_.scores[sent_.index][other - 1][0][thread()], rank_ ^ other);
+      const auto full = ptx::in_block(&shared_.scores_full[warp()][sent_.index], rank_ ^ other);
 #pragma unroll
       for (int i = 0; i < kScores / 4; ++i) {
         ptx::store_async(
@@ -170,16 +176,17 @@ class Scorer {
             {scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3]}, full);
       }
     }
+    sent_.advance();
   }
 
   /// Adds the other blocks' shares, always the same two and then both sums.
   __device__ void receive(float (&scores)[kScores]) {
-    const uint32_t buffer = weights_.index();
+    const uint32_t buffer = weights_.index;
     uint64_t* full = &shared_.scores_full[warp()][buffer];
     if (lane() == 0)
       ptx::arrive_and_expect(full, (S::kCluster - 1) * kScores * 32 * sizeof(float));
     __syncwarp();
-    ptx::wait(full, weights_.parity());
+    ptx::wait(full, weights_.parity);
 #pragma unroll
     for (int i = 0; i < kScores / 4; ++i) {
       float4 sum = shared_.scores[buffer][0][i][thread()];
@@ -207,18 +214,19 @@ class Scorer {
     if (works()) {
       receive(tile.scores);
       seen_ |= tile.named;
-      if (any_scaled_) scale(tile.scores, scaled_);
-      if (tile.named != ~uint64_t{0}) hide_unnamed(tile);
+      if (any_scaled_) [[unlikely]] scale(tile.scores, scaled_);
+      if (tile.named != ~uint64_t{0}) [[unlikely]] hide_unnamed(tile);
       float sums[kHalves], old_weight[kHalves];
-      for (make_weights(tile.scores, weights, sums); __any_sync(~0u, any_large(sums));
-           make_weights(tile.scores, weights, sums)) {
+      for (;;) {
+        make_weights(tile.scores, weights, sums);
+        if (!__any_sync(~0u, any_large(sums))) [[likely]] break;
         move_references(tile.scores, sums, old_weight, &moved);
       }
       weights_.wait_empty(shared_.weights_empty);
       if (moved && writes()) {
 #pragma unroll
         for (int half = 0; half < kHalves; ++half)
-          shared_.old_weight[weights_.index()][row(half)] = old_weight[half];
+          shared_.old_weight[weights_.index][row(half)] = old_weight[half];
       }
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) sum_[half] += sums[half];
@@ -227,10 +235,10 @@ class Scorer {
     } else {
       weights_.wait_empty(shared_.weights_empty);
     }
-    if (lane() == 0) shared_.moved[weights_.index()][warp()] = moved;
-    hand_over(&shared_.weights_full[weights_.index()]);
-    ++weights_.step;
-    if (tile.last_of_unit) end_unit(tile);
+    if (lane() == 0) shared_.moved[weights_.index][warp()] = moved;
+    hand_over(&shared_.weights_full[weights_.index]);
+    weights_.advance();
+    if (tile.last_of_unit) [[unlikely]] end_unit(tile);
   }
 
   __device__ void begin_unit() {
@@ -335,7 +343,7 @@ class Scorer {
   }
 
   __device__ void store_weights(const uint32_t (&weights)[kScores / 2]) {
-    Block& block = shared_.weights[weights_.index()];
+    Block& block = shared_.weights[weights_.index];
 #pragma unroll
     for (int first = 0; first < kScores / 2; first += 4) {
       const uint32_t pairs[] = {weights[first], weights[first + 1], weights[first + 2],
@@ -366,8 +374,8 @@ class Scorer {
         settle(tile, head(half), row(half), half == 0 ? sum[0] : sum[kHalves - 1],
                half == 0 ? reference_[0] : reference_[kHalves - 1]);
     }
-    hand_over(&shared_.unit_full[unit_.index()]);
-    ++unit_.step;
+    hand_over(&shared_.unit_full[unit_.index]);
+    unit_.advance();
     begin_unit();
   }
 
@@ -401,8 +409,9 @@ class Scorer {
   const int heads_;
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
-  Ring<Shared<S>::kBuffers> weights_;  // of the tile that becomes weights
+  Ring<Shared<S>::kBuffers> sent_, weights_;  // of the tile that is scored, and that becomes weights
   Ring<1> unit_;
+  int queries_ = 1;  // which of both buffers is used
   // Of the unit so far: tokens that were named; for the head in each half its reference, what this
   // thread's weights add up to, and whether its scores are scaled before they meet the reference.
   uint64_t seen_;

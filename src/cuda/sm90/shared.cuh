@@ -64,7 +64,7 @@ struct Share {
   static constexpr int kHalves = kHeads / 32;
   static_assert(kHeads == 32 || kHeads == 64);
   static constexpr int kScores = 16 * kHalves;  // of a lane
-  static constexpr uint32_t kTokenBuffers = 2 * kCluster;
+  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 3 : 6;
 };
 
 /// Head, of the block's, in half `half` of warp `warp`'s rows.
@@ -81,16 +81,17 @@ __device__ inline int row_of_head(int head) {
 /// Goes around buffers that barriers guard.
 template <uint32_t kCount>
 struct Ring {
-  uint32_t step = 0;
-  __device__ uint32_t index() const { return step % kCount; }
-  __device__ uint32_t parity() const { return step / kCount % 2; }
-  /// Waits until the buffer has been filled for this step.
-  __device__ void wait_full(uint64_t (&full)[kCount]) const {
-    ptx::wait(&full[index()], parity());
+  uint32_t index = 0, parity = 0;
+  __device__ void advance() {
+    if (++index < kCount) return;
+    index = 0;
+    parity ^= 1;
   }
-  /// Waits until what an earlier step put there is no longer needed.
+  /// Waits until the buffer has been filled in this round.
+  __device__ void wait_full(uint64_t (&full)[kCount]) const { ptx::wait(&full[index], parity); }
+  /// Waits until what the round before put there is no longer needed.
   __device__ void wait_empty(uint64_t (&empty)[kCount]) const {
-    ptx::wait(&empty[index()], parity() ^ 1);
+    ptx::wait(&empty[index], parity ^ 1);
   }
 };
 
@@ -103,7 +104,7 @@ __device__ inline void hand_over(uint64_t* barrier) {
 template <class S>
 struct Shared {
   static constexpr uint32_t kBuffers = 2;  // of what lies between scorers and weighers
-  Block q[S::kOwnBlocks];
+  Block q[2][S::kOwnBlocks];  // of a row and the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
   Block weights[kBuffers];  // heads by tokens
   /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
@@ -190,6 +191,10 @@ class TileCursor {
   /// The partial that keeps what the unit leaves; the part's own until a whole row is finished.
   __device__ int partial(int own) const {
     return whole() ? own : call_.limits.parts + plan_.first_slot + unit_;
+  }
+  /// Whether this part has units of the next row.
+  __device__ bool goes_on() const {
+    return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
   }
   /// Whether this part has no later unit of the row.
   __device__ bool last_of_row_here() const {

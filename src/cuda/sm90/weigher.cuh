@@ -26,11 +26,11 @@ class Weigher {
       tokens_.wait_full(shared_.tokens_full);
       weights_.wait_full(shared_.weights_full);
       weigh();
-      hand_over(&shared_.tokens_empty[tokens_.index()]);
-      hand_over(&shared_.weights_empty[weights_.index()]);
-      ++tokens_.step;
-      ++weights_.step;
-      if (tile_.last_of_unit()) end_unit();
+      hand_over(&shared_.tokens_empty[tokens_.index]);
+      hand_over(&shared_.weights_empty[weights_.index]);
+      tokens_.advance();
+      weights_.advance();
+      if (tile_.last_of_unit()) [[unlikely]] end_unit();
     }
   }
 
@@ -49,19 +49,19 @@ class Weigher {
   __device__ void weigh() {
     const bool first = tile_.first_of_unit();
     if (!first && head_of<S>(warp(), 0, 0) < heads_ &&
-        shared_.moved[weights_.index()][warp()]) {
+        shared_.moved[weights_.index][warp()]) {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half)
-        rescale(half, shared_.old_weight[weights_.index()][row(half)]);
+        rescale(half, shared_.old_weight[weights_.index][row(half)]);
     }
     for (auto& part : sums_) ptx::pin(part);
     ptx::pin(weight_);
     ptx::begin_products();
-    const auto weights = ptx::describe_operand(&shared_.weights[weights_.index()]);
+    const auto weights = ptx::uniform(ptx::describe_operand(&shared_.weights[weights_.index]));
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
-      const auto values = ptx::describe_operand(
-          &shared_.tokens[tokens_.index()][part * kPartDims / kBlockDims], sizeof(Block));
+      const auto values = ptx::uniform(ptx::describe_operand(
+          &shared_.tokens[tokens_.index][part * kPartDims / kBlockDims], sizeof(Block)));
 #pragma unroll
       for (int token = 0; token < kTokens; token += 16) {
         ptx::multiply_add<kPartDims, true>(
@@ -107,8 +107,8 @@ class Weigher {
       out_weight[half] = shared_.out_weight[row(half)];
       merged[half] = shared_.merged[row(half)];
     }
-    hand_over(&shared_.unit_empty[unit_.index()]);
-    ++unit_.step;
+    hand_over(&shared_.unit_empty[unit_.index]);
+    unit_.advance();
     const bool joins = tile_.joins(), finishes = tile_.finishes();
     const int partial = tile_.partial(part_);
 #pragma unroll

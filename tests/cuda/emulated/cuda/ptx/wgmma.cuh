@@ -17,6 +17,7 @@ inline Operand describe_operand(const void* shared, uint32_t block_bytes = 16) {
 inline Operand advance(const Operand& operand, uint32_t bytes) {
   return {operand.address + bytes, operand.block_bytes};
 }
+inline Operand uniform(const Operand& operand) { return operand; }
 inline void begin_products() {}
 inline void commit_products() {}
 template <int>
