@@ -16,6 +16,13 @@ __device__ inline int cluster_rank() {
   return static_cast<int>(rank);
 }
 
+/// blockIdx.x, asked for anew each time: who keeps it in a register has one less.
+__device__ inline int block_number() {
+  uint32_t number;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+  return static_cast<int>(number);
+}
+
 /// All threads of all blocks of the cluster have come here. Relaxed, because a release costs a fence
 /// of the whole device.
 __device__ inline void sync_cluster() {

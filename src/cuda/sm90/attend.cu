@@ -31,7 +31,7 @@ template <class S>
 __device__ void prepare(Shared<S>& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
-      ptx::init_barrier(&shared.tokens_full[buffer], kProducerWarps);
+      ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
     for (uint32_t buffer = 0; buffer < Shared<S>::kBuffers; ++buffer) {
@@ -75,9 +75,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   prepare(shared);
   ptx::let_next_grid_begin();
   ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
-  const int part = static_cast<int>(blockIdx.x) / S::kCluster, rank = ptx::cluster_rank();
+  const int rank = ptx::cluster_rank();
   // It may be garbage until the plan is known to be there, but it is there to be read.
-  const PartRange range = call.tables.plan.parts[part];
+  const PartRange range = call.tables.plan.parts[own_part<S>()];
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
@@ -88,10 +88,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
-    Scorer<S>(call, range, part, rank, shared).part();
+    Scorer<S>(call, range, rank, shared).part();
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
-    Weigher<S>(call, range, part, rank, shared).part();
+    Weigher<S>(call, range, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
     Producer<S>(call, page_tokens, range, rank, shared).part();

@@ -3,24 +3,22 @@
 // values: the work of two warpgroups.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/dequantise.cuh"
 #include "cuda/ptx/barrier.cuh"
 #include "cuda/sm90/shared.cuh"
 
 namespace steady::cuda::sm90 {
 
-/// Four lanes share a token; each takes every fourth chunk of its bytes.
-inline constexpr int kLanesAToken = 4;
-inline constexpr int kWarpTokens = 32 / kLanesAToken;  // of a tile
-inline constexpr int kLineBytes = 128;                 // of the L2 cache
-static_assert(kProducerWarps * kWarpTokens == kTokens);
+inline constexpr int kLineBytes = 128;  // of the L2 cache
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
 
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// While a tile is turned into bf16, the bytes of the next one take their place in registers. Slots
+/// Lanes that share a token have a run of chunks each in every block of its values. While a tile is turned into bf16, the bytes of the next one take their place in registers. Slots
 /// are read and looked up for a batch of tiles at once, a token for each lane, and a batch's bytes
 /// are called into the L2 cache. Slots and scales come through shared memory: a register that is
 /// carried into the next turn would be copied there, and the copy waits for what is loaded.
@@ -34,7 +32,9 @@ class Producer {
         shared_(shared),
         first_block_(rank * S::kOwnBlocks),
         at_(line() * sizeof(Block::lines[0])),
-        ahead_(call, range) {}
+        ahead_(call, range) {
+    skip(&ahead_, team());
+  }
 
   /// All tiles of this part.
   __device__ void part() {
@@ -47,36 +47,53 @@ class Producer {
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &tile);
     read_slots_ahead();
-    for (Ring<S::kTokenBuffers> ring; tile.there; ring.advance()) bring(&tile, ring);
+    Ring<S::kTokenBuffers> ring;
+    for (int i = 0; i < team(); ++i) ring.advance();
+    while (tile.there) {
+      bring(&tile, ring);
+      for (int i = 0; i < kTeams; ++i) ring.advance();
+    }
   }
 
  private:
   static constexpr int kOwnBlocks = S::kOwnBlocks;
-  static constexpr int kBatch = 32 / kWarpTokens;  // of tiles
+  static constexpr int kLanesAToken = S::kLanesAToken, kWarpTokens = 32 / kLanesAToken;
+  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;  // that bring tiles in turn
+  static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;  // of a block
+  static constexpr int kFp8Chunks = kLaneChunks / 2;               // that they are made from
+  using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens
+  static constexpr int kBatch = 32 / kWarpTokens;  // of a warp's tiles
 
   /// What a lane has of a tile: its share of the token of its quad.
   struct Tile {
     bool there;
-    uint8_t named, slow;  // of the warp's tokens, a bit each
+    Mask named, slow;  // a bit for each token
     uint8_t scope;
     int32_t slot;
-    uint4 chunks[kOwnBlocks + 1];  // one for each block, and the second one of bf16
+    uint4 chunks[kFp8Chunks * (kOwnBlocks + 1)];  // a block of bf16 has twice as many
   };
   /// Where it comes from.
   struct Source {
     const uint8_t *data, *scales;
   };
 
-  __device__ static int warp() {
+  /// Of all producers, and of a team.
+  __device__ static int warp_of_all() {
     return static_cast<int>(threadIdx.x - 2 * kGroupThreads) / 32;
   }
+  __device__ static int team() { return kTeams == 1 ? 0 : warp_of_all() / S::kTeamWarps; }
+  __device__ static int warp() { return warp_of_all() % S::kTeamWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  __device__ static int quarter() { return lane() % kLanesAToken; }
-  /// Of the warp's tokens, the one of this lane's quad.
+  /// Of a token's lanes.
+  __device__ static int share() { return lane() % kLanesAToken; }
+  /// Of the warp's tokens, the one that this lane shares.
   __device__ static int token() { return lane() / kLanesAToken; }
-  /// Where the tile has it. Eight tokens of a warp lie in eight lines of a block: no two in the
-  /// same banks.
+  /// Where the tile has it. Of eight lanes that store together no two have the same banks.
   __device__ static int line() { return warp() * kWarpTokens + token(); }
+
+  __device__ static void skip(TileCursor* tile, int tiles) {
+    for (int i = 0; i < tiles && tile->valid(); ++i) tile->advance();
+  }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
   /// Begins to read the slots of the next batch: all lanes at once, so that none waits for another's.
@@ -87,11 +104,11 @@ class Producer {
     for (; coming_ < kBatch && ahead_.valid(); ++coming_) {
       if (lane() / kWarpTokens == coming_)
         position = position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
-      ahead_.advance();
+      skip(&ahead_, kTeams);
     }
     scope_ = position.scope;
     there_ = position.slot != nullptr;
-    if (there_) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
+    if (there_) ptx::copy_async_4(&shared_.slots[warp_of_all()][lane()], position.slot);
   }
   /// The same, if the batch that was read has been looked up.
   __device__ void read_slots_ahead() {
@@ -103,7 +120,7 @@ class Producer {
   /// Looks up the batch whose slots were read.
   __device__ void find_batch() {
     found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-    found_slot_ = there_ ? shared_.slots[warp()][lane()] : kHole;
+    found_slot_ = there_ ? shared_.slots[warp_of_all()][lane()] : kHole;
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
     if (found_slot_ != kHole && pool.has(found_slot_)) {
@@ -135,11 +152,11 @@ class Producer {
     if (next_ == found_tiles_) find_batch();
     const int first = next_ * kWarpTokens, from = first + token();
     tile->there = next_ < found_tiles_;
-    tile->named = static_cast<uint8_t>(found_named_ >> first & ((1u << kWarpTokens) - 1));
-    tile->slow = static_cast<uint8_t>(found_slow_ >> first & ((1u << kWarpTokens) - 1));
+    tile->named = static_cast<Mask>(found_named_ >> first & ((1u << kWarpTokens) - 1));
+    tile->slow = static_cast<Mask>(found_slow_ >> first & ((1u << kWarpTokens) - 1));
     tile->scope = static_cast<uint8_t>(found_scopes_ >> from & 1);
     tile->slot = __shfl_sync(~0u, found_slot_, from);
-    const Source source = {of_lane(from, found_.data) + quarter() * sizeof(uint4),
+    const Source source = {of_lane(from, found_.data) + share() * kFp8Chunks * sizeof(uint4),
                            of_lane(from, found_.scales)};
     if (tile->there) ++next_;
     return source;
@@ -151,13 +168,19 @@ class Producer {
   }
 
   /// The last block of all is bf16: twice as long.
-  __device__ void fetch_block(const Source& source, int i, Tile* tile) const {
-    ptx::load(&tile->chunks[i], source.data + i * kBlockDims);
-    if (i + 1 == kOwnBlocks && has_last_block())
-      ptx::load(&tile->chunks[i + 1], source.data + (i + 1) * kBlockDims);
+  __device__ bool is_bf16(int block) const { return block + 1 == kOwnBlocks && has_last_block(); }
+  __device__ void fetch_block(const Source& source, int block, Tile* tile) const {
+    const uint8_t* from = source.data + block * kBlockDims;
+    if (is_bf16(block)) from += share() * kFp8Chunks * sizeof(uint4);
+    uint4* chunks = &tile->chunks[block * kFp8Chunks];
+#pragma unroll
+    for (int i = 0; i < kLaneChunks; ++i) {
+      if (i < kFp8Chunks || is_bf16(block)) ptx::load(&chunks[i], from + i * sizeof(uint4));
+    }
   }
+
   __device__ void fetch_scales(const Source& source) {
-    if (quarter() == 0) ptx::copy_async_4(&shared_.scales[warp()][token()], source.scales);
+    if (share() == 0) ptx::copy_async_4(&shared_.scales[warp_of_all()][token()], source.scales);
     ptx::commit_copies();
   }
 
@@ -171,12 +194,14 @@ class Producer {
   __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
     Block* blocks = shared_.tokens[ring.index];
-    if (lane() == 0) shared_.named[ring.index][warp()] = tile->named;
-    const uint8_t slow = tile->slow, scope = tile->scope;
+    if (lane() == 0)
+      reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = tile->named;
+    const Mask slow = tile->slow;
+    const uint8_t scope = tile->scope;
     const int32_t slot = tile->slot;
     ptx::wait_copies_but<1>();  // but for the slots
     __syncwarp();
-    const uint32_t scales = own_scales(shared_.scales[warp()][token()]);
+    const uint32_t scales = own_scales(shared_.scales[warp_of_all()][token()]);
     __syncwarp();
     const Source source = find_next(tile);
     fetch_scales(source);
@@ -194,20 +219,23 @@ class Producer {
   __device__ bool store(uint32_t scales, const Source& source, Tile* tile, Block* blocks) const {
     PlainDequantiser plain(scales);
     uint8_t* to = reinterpret_cast<uint8_t*>(blocks) + at_;
-    const uint32_t swizzle = token() * sizeof(Chunk);
-    const uint32_t first = 2 * quarter() * sizeof(Chunk) ^ swizzle;
+    // The lane's chunk `i` of the line.
+    const uint32_t first = (kLaneChunks * share() ^ token() % kBlockChunks) * sizeof(Chunk);
+    const auto chunk = [&](uint32_t i) {
+      return reinterpret_cast<Chunk*>(to + (first ^ i * sizeof(Chunk)));
+    };
 #pragma unroll
-    for (int i = 0; i < kOwnBlocks; ++i, to += sizeof(Block)) {
-      if (i + 1 < kOwnBlocks || !has_last_block()) {
-        plain(tile->chunks[i], i, reinterpret_cast<Chunk*>(to + first),
-              reinterpret_cast<Chunk*>(to + (first ^ sizeof(Chunk))));
-      } else {
-        const uint32_t chunk = quarter() * sizeof(Chunk) ^ swizzle;
-        *reinterpret_cast<Chunk*>(to + chunk) = tile->chunks[i];
-        *reinterpret_cast<Chunk*>(to + (chunk ^ kLanesAToken * sizeof(Chunk))) =
-            tile->chunks[i + 1];
+    for (int block = 0; block < kOwnBlocks; ++block, to += sizeof(Block)) {
+      const uint4* bytes = &tile->chunks[block * kFp8Chunks];
+#pragma unroll
+      for (int i = 0; i < kLaneChunks; ++i) {
+        if (is_bf16(block)) {
+          *chunk(i) = bytes[i];
+        } else if (i < kFp8Chunks) {
+          plain(bytes[i], block, chunk(2 * i), chunk(2 * i + 1));
+        }
       }
-      fetch_block(source, i, tile);
+      fetch_block(source, block, tile);
     }
     return plain.was_plain();
   }
@@ -216,13 +244,13 @@ class Producer {
   __device__ void store_slowly(int scope, int32_t slot, bool slow, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
-    again = (others >> (lane() - quarter()) & ((1u << kLanesAToken) - 1)) != 0;
+    again = (others >> (lane() - share()) & ((1u << kLanesAToken) - 1)) != 0;
     if (!slow && !again) return;
     const Pool& pool = call_.layer.scopes[scope];
     const Token place = pool.token(slot);
     const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
-    for (int own = quarter(); own < kOwnBlocks * kBlockChunks; own += kLanesAToken) {
+    for (int own = share(); own < kOwnBlocks * kBlockChunks; own += kLanesAToken) {
       const int chunk = first_block_ * kBlockChunks + own;
       *blocks[own / kBlockChunks].at(line(), own % kBlockChunks) =
           fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));

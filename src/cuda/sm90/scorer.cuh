@@ -18,10 +18,8 @@ namespace steady::cuda::sm90 {
 template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const PartRange& range, int part, int rank,
-                    Shared<S>& shared)
+  __device__ Scorer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
       : call_(call),
-        part_(part),
         rank_(rank),
         shared_(shared),
         heads_(heads_here(call)),
@@ -68,9 +66,8 @@ class Scorer {
     float scores[kScores];  // this block's share of them: of token 8 j + 2 (lane % 4) + e for the
                             // head in half i at 2 (kHalves j + i) + e
     uint64_t named;         // a bit for each token
-    // Of the unit that it ends, if it does.
-    int row, partial;
-    bool last_of_unit, joins, finishes, split;
+    int row, unit;
+    bool last_of_unit;
   };
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
@@ -149,13 +146,10 @@ class Scorer {
       const int j = k / 2 / kHalves, at = 4 * j + 2 * half_of(k) + k % 2;
       tile.scores[k] = kQuarters == 2 ? sums[at] + others[at] : ptx::copy(sums[at]);
     }
-    tile.named = *reinterpret_cast<const uint64_t*>(shared_.named[tokens_.index]);
-    tile.row = tile_.row();
+    tile.named = shared_.named[tokens_.index];
     tile.last_of_unit = tile_.last_of_unit();
-    tile.joins = tile_.joins();
-    tile.finishes = tile_.finishes();
-    tile.split = !tile_.whole();
-    tile.partial = tile_.partial(part_);
+    tile.row = tile_.row();
+    tile.unit = tile_.unit();
     hand_over(&shared_.tokens_empty[tokens_.index]);
     tokens_.advance();
     if (works()) send(tile.scores);
@@ -365,13 +359,14 @@ class Scorer {
   __device__ void end_unit(const Tile& tile) {
     unit_.wait_empty(shared_.unit_empty);
     if (works()) {
+      const UnitPlace place = place_of<S>(call_, tile.row, tile.unit);
       float sum[kHalves];
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) sum[half] = of_quad(sum_[half]);
       // A lane of each quad for each half.
       const int half = lane() % 4;
       if (half < kHalves && head(half) < heads_)
-        settle(tile, head(half), row(half), half == 0 ? sum[0] : sum[kHalves - 1],
+        settle(tile.row, place, head(half), row(half), half == 0 ? sum[0] : sum[kHalves - 1],
                half == 0 ? reference_[0] : reference_[kHalves - 1]);
     }
     hand_over(&shared_.unit_full[unit_.index]);
@@ -379,32 +374,32 @@ class Scorer {
     begin_unit();
   }
 
-  __device__ void settle(const Tile& tile, int head_of_block, int row, float sum,
-                         float reference) {
+  __device__ void settle(int row, const UnitPlace& place, int head_of_block, int product_row,
+                         float sum, float reference) {
     // Of tokens whose scores are all beyond what a float can tell, nothing is known.
     if (sum == 0.0f && seen_ != 0) sum = NAN;
     const int head = first_head(call_) + head_of_block;
     const SoftmaxState unit = sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference * kLn2, sum};
-    shared_.sum[row] = sum;
-    if (tile.split) {
-      if (rank_ == 0) partial_states(call_, tile.partial)[head] = unit;
+    shared_.sum[product_row] = sum;
+    if (place.split) {
+      if (rank_ == 0) partial_states(call_, place.partial)[head] = unit;
       return;
     }
-    if (tile.joins) {
+    if (place.joins) {
       const Merged merged = merge(row_so_far_, unit);
-      shared_.merged[row] = merged;
+      shared_.merged[product_row] = merged;
       row_so_far_ = merged.state;
     } else {
       row_so_far_ = unit;
     }
-    if (!tile.finishes) return;
+    if (!place.finishes) return;
     const Finished finished = finish_head(call_, row_so_far_, head);
-    shared_.out_weight[row] = finished.out_weight;
-    if (rank_ == 0) write_lse(call_, finished, tile.row, head);
+    shared_.out_weight[product_row] = finished.out_weight;
+    if (rank_ == 0) write_lse(call_, finished, row, head);
   }
 
   const LayerCall& call_;
-  const int part_, rank_;
+  const int rank_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;

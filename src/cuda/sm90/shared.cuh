@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "core/work.hpp"
-#include "cuda/ptx/barrier.cuh"
+#include "cuda/ptx/cluster.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/sm90/attend.hpp"
 
@@ -65,6 +65,10 @@ struct Share {
   static_assert(kHeads == 32 || kHeads == 64);
   static constexpr int kScores = 16 * kHalves;  // of a lane
   static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 3 : 6;
+  /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
+  /// of the values is small, half of them, in turn with the others.
+  static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
+  static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 };
 
 /// Head, of the block's, in half `half` of warp `warp`'s rows.
@@ -111,8 +115,8 @@ struct Shared {
   float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in registers.
   int32_t slots[kProducerWarps][32];
-  uint32_t scales[kProducerWarps][kTokens / kProducerWarps];
-  alignas(uint64_t) uint8_t named[S::kTokenBuffers][kProducerWarps];  // a bit for each token that a slot names
+  uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
+  uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
   alignas(1024) Chunk ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
   /// By row of a product: what the sums so far are worth after references moved, and what makes of
   /// a unit's sums what is to be left.
@@ -132,6 +136,12 @@ struct Shared {
 struct NamedBarriers {
   static constexpr int kScorer = 1;
 };
+
+/// The part of this block's cluster.
+template <class S>
+__device__ inline int own_part() {
+  return ptx::block_number() / S::kCluster;
+}
 
 /// The heads of this block.
 __device__ inline int first_head(const LayerCall& call) {
@@ -175,31 +185,15 @@ class TileCursor {
   __device__ int row() const { return row_; }
   __device__ const RowPlan& plan() const { return plan_; }
   __device__ int unit() const { return unit_; }
-  __device__ int unit_count() const { return units_.count; }
   /// Of the tile, as a position in the row.
   __device__ int begin() const { return tile_; }
   __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
-  /// Whether one part has all units of the row, and so its answer.
-  __device__ bool whole() const { return plan_.first_slot == RowPlan::kWhole; }
-  /// Whether the unit is added to those before it.
-  __device__ bool joins() const { return whole() && unit_ > 0; }
-  /// Whether the unit completes the row's answer.
-  __device__ bool finishes() const { return whole() && unit_ + 1 == units_.count; }
-  /// The partial that keeps what the unit leaves; the part's own until a whole row is finished.
-  __device__ int partial(int own) const {
-    return whole() ? own : call_.limits.parts + plan_.first_slot + unit_;
-  }
   /// Whether this part has units of the next row.
   __device__ bool goes_on() const {
     return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
-  }
-  /// Whether this part has no later unit of the row.
-  __device__ bool last_of_row_here() const {
-    const int end = row_ == range_.end.row ? range_.end.unit : units_.count;
-    return last_of_unit() && unit_ + 1 == end;
   }
 
  private:
@@ -216,6 +210,23 @@ class TileCursor {
   RowPlan plan_ = {};
   Units units_ = {};
 };
+
+/// Where what a unit comes to belongs.
+struct UnitPlace {
+  bool split;     // among the slots, because several parts have units of the row
+  bool joins;     // otherwise: is added to the units before it
+  bool finishes;  // and completes the row's answer
+  int partial;    // that keeps what is left: a slot, or the part's own
+};
+
+template <class S>
+__device__ inline UnitPlace place_of(const LayerCall& call, int row, int unit) {
+  const RowPlan plan = call.tables.plan.rows[row];
+  const int units = cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count;
+  const bool split = plan.first_slot != RowPlan::kWhole;
+  return {split, !split && unit > 0, !split && unit + 1 == units,
+          split ? call.limits.parts + plan.first_slot + unit : own_part<S>()};
+}
 
 /// A slot that names nothing, and is no mistake.
 inline constexpr int32_t kHole = -1;

@@ -3,6 +3,7 @@
 // partials of split rows out: the work of one warpgroup.
 #pragma once
 
+#include "cuda/ptx/cluster.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/shared.cuh"
 
@@ -11,14 +12,8 @@ namespace steady::cuda::sm90 {
 template <class S>
 class Weigher {
  public:
-  __device__ Weigher(const LayerCall& call, const PartRange& range, int part, int rank,
-                     Shared<S>& shared)
-      : call_(call),
-        part_(part),
-        first_dim_(rank * S::kOwnDims),
-        shared_(shared),
-        heads_(heads_here(call)),
-        tile_(call, range) {}
+  __device__ Weigher(const LayerCall& call, const PartRange& range, Shared<S>& shared)
+      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
 
   /// All tiles of this part.
   __device__ void part() {
@@ -40,6 +35,8 @@ class Weigher {
   /// Of one product; more columns would take more registers than the kernel begins with.
   static constexpr int kPartDims = 128, kParts = S::kOwnDims / kPartDims;
 
+  /// Of this block's share; asked for where it is needed, because there is no register to keep it.
+  __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
@@ -109,18 +106,17 @@ class Weigher {
     }
     hand_over(&shared_.unit_empty[unit_.index]);
     unit_.advance();
-    const bool joins = tile_.joins(), finishes = tile_.finishes();
-    const int partial = tile_.partial(part_);
+    const UnitPlace place = place_of<S>(call_, tile_.row(), tile_.unit());
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
       // The products were made with rounded weights, the state with exact ones; bringing them to
       // the exact sum leaves only what rounding changed between the tokens.
       rescale(half, sum[half] == 0.0f ? 1.0f : sum[half] / weight_[2 * half]);
       const bool there = head(half) < heads_;
-      float* out = partial_out(call_, partial, first_head(call_) + head(half)) + first_dim_ +
+      float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim() +
                    2 * (lane() % 4);
-      if (joins && there) join(half, out, merged[half]);
-      if (finishes) {
+      if (place.joins && there) join(half, out, merged[half]);
+      if (place.finishes) {
         finish(half, out_weight[half], there);
       } else if (there) {
         store(half, out);
@@ -153,7 +149,7 @@ class Weigher {
     uint16_t* out = layer.out +
                     row_offset(layer.out_strides, call_.queries, tile_.row(),
                                first_head(call_) + head(half)) +
-                    first_dim_ + kChunkDims * (lane() % 4);
+                    first_dim() + kChunkDims * (lane() % 4);
     const bool odd = lane() % 2 != 0, upper = lane() % 4 / 2 != 0;
 #pragma unroll
     for (int first = 0; first < kPairs; first += 4) {
@@ -178,7 +174,6 @@ class Weigher {
   }
 
   const LayerCall& call_;
-  const int part_, first_dim_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;

@@ -9,6 +9,7 @@ namespace steady::cuda::ptx {
 inline int cluster_rank() {
   return static_cast<int>(blockIdx.x % emulated::cluster->blocks.size());
 }
+inline int block_number() { return static_cast<int>(blockIdx.x); }
 inline void sync_cluster() {
   emulated::cluster->barrier.arrive_and_wait(
       static_cast<int>(blockDim.x * emulated::cluster->blocks.size()));
