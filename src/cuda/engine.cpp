@@ -74,13 +74,13 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
                  card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
   sm90::Room room = {};
+  cudaError_t loaded = cudaSuccess;
 #if STEADY_WITH_SM90
-  const cudaError_t loaded = has_hopper_kernels(card)
-                                 ? sm90::prepare_attend(&room)
-                                 : prepare_attend(card.sharedMemPerBlockOptin);
-#else
-  const cudaError_t loaded = prepare_attend(card.sharedMemPerBlockOptin);
+  if (has_hopper_kernels(card)) loaded = sm90::prepare_attend(&room);
 #endif
+  // A share of a card may have no room for a cluster.
+  if (loaded == cudaSuccess && room.pairs == 0)
+    loaded = prepare_attend(card.sharedMemPerBlockOptin);
   if (loaded == cudaErrorNoKernelImageForDevice) {
     return {STEADY_UNSUPPORTED,
             join("this build has no code for device ", options.device, ", ", describe(card),
@@ -128,8 +128,7 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           limits_of(rows),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
-  STEADY_RETURN_IF_ERROR(
-      status_of(attend(call, rows, native(stream)), "launch of attend"));
+  STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, native(stream)), "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};
   return status_of(launch_merge(call, native(stream)), "launch of merge");

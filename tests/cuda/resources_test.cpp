@@ -12,6 +12,7 @@
 #include <regex>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cuda/attend.hpp"
@@ -33,12 +34,13 @@ std::string demangled(const std::string& name) {
   return result;
 }
 
-/// "attend_kernel<64>" of all that the linker calls it, or "sm90::attend_kernel<64>".
+/// "attend_kernel<64>" of all that the linker calls it, or "sm90::attend_kernel<64,2>".
 std::string short_name(const std::string& mangled) {
   const std::string name = demangled(mangled);
   std::smatch found;
-  const std::string room = name.find("::sm90::") == std::string::npos ? "" : "sm90::";
-  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? room + found.str(1)
+  if (std::regex_search(name, found, std::regex(R"((\w+_kernel)<.*Share<(\d+), (\d+)>)")))
+    return "sm90::" + found.str(1) + "<" + found.str(2) + "," + found.str(3) + ">";
+  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
                                                                                : name;
 }
 
@@ -52,8 +54,9 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     bytes["attend_kernel<" + std::to_string(choice.heads) + ">"] = choice.shared_bytes;
   }
 #if STEADY_WITH_SM90
-  for (const int heads : {8, 16, 24, 32, 48, 64}) {
-    bytes["sm90::attend_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(heads);
+  for (const auto& [heads, cluster] : {std::pair(32, 2), std::pair(64, 2), std::pair(32, 4)}) {
+    bytes["sm90::attend_kernel<" + std::to_string(heads) + "," + std::to_string(cluster) + ">"] =
+        sm90::shared_bytes(cluster, heads);
   }
 #endif
   return bytes;
@@ -115,15 +118,16 @@ Record read_record() {
 }
 
 /// Keeps what is recorded of architectures that this build leaves out.
-void write_record(std::vector<std::string> now) {
+void write_record(const std::vector<std::string>& now) {
   const Record old = read_record();
+  std::vector<std::string> lines = now;
   for (const std::string& line : old.lines) {
-    if (old.compiler == STEADY_NVCC && !is_of_any(now, line)) now.push_back(line);
+    if (old.compiler == STEADY_NVCC && !is_of_any(now, line)) lines.push_back(line);
   }
-  std::sort(now.begin(), now.end());
+  std::sort(lines.begin(), lines.end());
   std::ofstream file(STEADY_GOLDEN);
   file << STEADY_NVCC << '\n' << kColumns << '\n';
-  for (const std::string& line : now) file << line << '\n';
+  for (const std::string& line : lines) file << line << '\n';
 }
 
 TEST(Resources, AreThoseOfTheRecord) {

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <random>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "cpu/plan.hpp"
 #include "cuda/attend.hpp"
 #include "cuda/engine.hpp"
+#include "cuda/machine.hpp"
 #include "cuda/merge.hpp"
 #include "cuda/plan.hpp"
 #include "numeric/bf16.hpp"
@@ -202,12 +204,28 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
   cudaDeviceProp card = {};
   ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
   ASSERT_EQ(prepare_attend(card.sharedMemPerBlockOptin), cudaSuccess);
+  std::vector<std::function<cudaError_t()>> kernels;
   for (const int multiprocessors : {1, 100}) {  // groups of 64 heads, and of 16
+    kernels.push_back([&, multiprocessors] {
+      return launch_attend(
+          call, choose_attend(shape, kRows, multiprocessors, card.sharedMemPerBlockOptin), nullptr);
+    });
+  }
+#if STEADY_WITH_SM90
+  if (has_hopper_kernels(card)) {
+    sm90::Room room = {};
+    ASSERT_EQ(sm90::prepare_attend(&room), cudaSuccess);
+    for (const sm90::Spread spread :
+         {sm90::Spread{2, 1, limits.parts}, sm90::Spread{2, 2, limits.parts},
+          sm90::Spread{4, 5, limits.parts}}) {
+      kernels.push_back([&, spread] { return sm90::launch_attend(call, spread, nullptr); });
+    }
+  }
+#endif
+  for (const auto& launch : kernels) {
     std::memset(static_cast<void*>(states.get()), 0xff, states.size() * sizeof(SoftmaxState));
     std::memset(static_cast<void*>(outs.get()), 0xff, outs.size() * sizeof(float));
-    const AttendChoice choice =
-        choose_attend(shape, kRows, multiprocessors, card.sharedMemPerBlockOptin);
-    ASSERT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
+    ASSERT_EQ(launch(), cudaSuccess);
     ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
     for (const int row : {0, 2}) {
       const RowPlan& plan = tables.rows[row];

@@ -23,8 +23,8 @@ __device__ inline int block_number() {
   return static_cast<int>(number);
 }
 
-/// All threads of all blocks of the cluster have come here. Relaxed, because a release costs a fence
-/// of the whole device.
+/// All threads of all blocks of the cluster have come here. Relaxed, because a release costs a
+/// fence of the whole device.
 __device__ inline void sync_cluster() {
   asm volatile(
       "barrier.cluster.arrive.relaxed.aligned;\n"
@@ -76,7 +76,9 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
 
 /// Waits until all that was launched before in the stream is over and seen. Needed first of all
 /// where the launch allowed to begin earlier.
-__device__ inline void wait_for_earlier_grids() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ inline void wait_for_earlier_grids() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
 
 /// The next grid of the stream may begin, if its launch allows it.
 __device__ inline void let_next_grid_begin() {

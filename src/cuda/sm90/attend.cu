@@ -23,8 +23,7 @@ struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
   static constexpr int kScorer = kPair ? 176 : 144, kWeigher = kPair ? 176 : 136;
   static constexpr int kProducer = kPair ? 80 : 112;
-  static_assert(kScorer + kWeigher + 2 * kProducer <=
-                kThreads / kGroupThreads * kRegistersAtFirst);
+  static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };
 
 template <class S>

@@ -18,10 +18,11 @@ static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlock
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// Lanes that share a token have a run of chunks each in every block of its values. While a tile is turned into bf16, the bytes of the next one take their place in registers. Slots
-/// are read and looked up for a batch of tiles at once, a token for each lane, and a batch's bytes
-/// are called into the L2 cache. Slots and scales come through shared memory: a register that is
-/// carried into the next turn would be copied there, and the copy waits for what is loaded.
+/// Lanes that share a token have a run of chunks each in every block of its values. While a tile is
+/// turned into bf16, the bytes of the next one take their place in registers. Slots are read and
+/// looked up for a batch of tiles at once, a token for each lane, and a batch's bytes are called
+/// into the L2 cache. Slots and scales come through shared memory: a register that is carried into
+/// the next turn would be copied there, and the copy waits for what is loaded.
 template <class S>
 class Producer {
  public:
@@ -58,11 +59,11 @@ class Producer {
  private:
   static constexpr int kOwnBlocks = S::kOwnBlocks;
   static constexpr int kLanesAToken = S::kLanesAToken, kWarpTokens = 32 / kLanesAToken;
-  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;  // that bring tiles in turn
-  static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;  // of a block
-  static constexpr int kFp8Chunks = kLaneChunks / 2;               // that they are made from
+  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;          // that bring tiles in turn
+  static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;        // of a block
+  static constexpr int kFp8Chunks = kLaneChunks / 2;                     // that they are made from
   using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens
-  static constexpr int kBatch = 32 / kWarpTokens;  // of a warp's tiles
+  static constexpr int kBatch = 32 / kWarpTokens;                        // of a warp's tiles
 
   /// What a lane has of a tile: its share of the token of its quad.
   struct Tile {
@@ -96,7 +97,8 @@ class Producer {
   }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  /// Begins to read the slots of the next batch: all lanes at once, so that none waits for another's.
+  /// Begins to read the slots of the next batch: all lanes at once, so that none waits for
+  /// another's.
   __device__ void read_slots() {
     Position position = {};
     coming_ = 0;
@@ -194,8 +196,7 @@ class Producer {
   __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
     ring.wait_empty(shared_.tokens_empty);
     Block* blocks = shared_.tokens[ring.index];
-    if (lane() == 0)
-      reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = tile->named;
+    if (lane() == 0) reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = tile->named;
     const Mask slow = tile->slow;
     const uint8_t scope = tile->scope;
     const int32_t slot = tile->slot;

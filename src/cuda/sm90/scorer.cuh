@@ -4,8 +4,8 @@
 // weigher, and keeps each head's state. All blocks of a cluster come to the same weights.
 //
 // Heads are the rows of products, so a row's scores lie in the four lanes of a quad. Weights are
-// relative to a reference that moves only where weights become large: most tiles need no maximum and
-// leave the weigher's sums as they are.
+// relative to a reference that moves only where weights become large: most tiles need no maximum
+// and leave the weigher's sums as they are.
 #pragma once
 
 #include "cuda/ptx/cluster.cuh"
@@ -19,11 +19,7 @@ template <class S>
 class Scorer {
  public:
   __device__ Scorer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
-      : call_(call),
-        rank_(rank),
-        shared_(shared),
-        heads_(heads_here(call)),
-        tile_(call, range) {}
+      : call_(call), rank_(rank), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
 
   /// All tiles of this part. While a tile's first products run, the one before becomes weights.
   __device__ void part() {
@@ -34,7 +30,8 @@ class Scorer {
     for (bool first = true;; first = false) {
       const bool more = tile_.valid();
       if (more) [[likely]] {
-        if (tile_.first_of_row_here()) [[unlikely]] change_queries();
+        if (tile_.first_of_row_here()) [[unlikely]]
+          change_queries();
         tokens_.wait_full(shared_.tokens_full);
       }
       // After the last tile for nothing: the compiler lets products run on only where no branch
@@ -119,7 +116,8 @@ class Scorer {
 
   /// Begins sums = q · tokens over a quarter of the values.
   __device__ void multiply(int quarter, float (&sums)[kTokens / 2]) {
-    const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][quarter * kQuarterBlocks]));
+    const auto q =
+        ptx::uniform(ptx::describe_operand(&shared_.q[queries_][quarter * kQuarterBlocks]));
     const auto tokens = ptx::uniform(
         ptx::describe_operand(&shared_.tokens[tokens_.index][quarter * kQuarterBlocks]));
     ptx::begin_products();
@@ -165,9 +163,9 @@ class Scorer {
       const auto full = ptx::in_block(&shared_.scores_full[warp()][sent_.index], rank_ ^ other);
 #pragma unroll
       for (int i = 0; i < kScores / 4; ++i) {
-        ptx::store_async(
-            ptx::advance(to, i * kGroupThreads * sizeof(float4)),
-            {scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3]}, full);
+        ptx::store_async(ptx::advance(to, i * kGroupThreads * sizeof(float4)),
+                         {scores[4 * i], scores[4 * i + 1], scores[4 * i + 2], scores[4 * i + 3]},
+                         full);
       }
     }
     sent_.advance();
@@ -177,8 +175,7 @@ class Scorer {
   __device__ void receive(float (&scores)[kScores]) {
     const uint32_t buffer = weights_.index;
     uint64_t* full = &shared_.scores_full[warp()][buffer];
-    if (lane() == 0)
-      ptx::arrive_and_expect(full, (S::kCluster - 1) * kScores * 32 * sizeof(float));
+    if (lane() == 0) ptx::arrive_and_expect(full, (S::kCluster - 1) * kScores * 32 * sizeof(float));
     __syncwarp();
     ptx::wait(full, weights_.parity);
 #pragma unroll
@@ -208,12 +205,15 @@ class Scorer {
     if (works()) {
       receive(tile.scores);
       seen_ |= tile.named;
-      if (any_scaled_) [[unlikely]] scale(tile.scores, scaled_);
-      if (tile.named != ~uint64_t{0}) [[unlikely]] hide_unnamed(tile);
+      if (any_scaled_) [[unlikely]]
+        scale(tile.scores, scaled_);
+      if (tile.named != ~uint64_t{0}) [[unlikely]]
+        hide_unnamed(tile);
       float sums[kHalves], old_weight[kHalves];
       for (;;) {
         make_weights(tile.scores, weights, sums);
-        if (!__any_sync(~0u, any_large(sums))) [[likely]] break;
+        if (!__any_sync(~0u, any_large(sums))) [[likely]]
+          break;
         move_references(tile.scores, sums, old_weight, &moved);
       }
       weights_.wait_empty(shared_.weights_empty);
@@ -232,7 +232,8 @@ class Scorer {
     if (lane() == 0) shared_.moved[weights_.index][warp()] = moved;
     hand_over(&shared_.weights_full[weights_.index]);
     weights_.advance();
-    if (tile.last_of_unit) [[unlikely]] end_unit(tile);
+    if (tile.last_of_unit) [[unlikely]]
+      end_unit(tile);
   }
 
   __device__ void begin_unit() {
@@ -404,7 +405,8 @@ class Scorer {
   const int heads_;
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
-  Ring<Shared<S>::kBuffers> sent_, weights_;  // of the tile that is scored, and that becomes weights
+  Ring<Shared<S>::kBuffers> sent_,
+      weights_;  // of the tile that is scored, and that becomes weights
   Ring<1> unit_;
   int queries_ = 1;  // which of both buffers is used
   // Of the unit so far: tokens that were named; for the head in each half its reference, what this

@@ -39,7 +39,8 @@ struct alignas(1024) Block {
 /// "Division by invariant integers using multiplication" (PLDI 1994), theorem 4.2.
 struct Divisor {
   explicit Divisor(int32_t number = 1) {
-    for (shift = 31; (int64_t{1} << (shift - 31)) < number; ++shift) {}
+    for (shift = 31; (int64_t{1} << (shift - 31)) < number; ++shift) {
+    }
     multiplier = static_cast<uint32_t>(((uint64_t{1} << shift) + number - 1) / number);
   }
   __device__ int32_t divide(int32_t value) const {
@@ -108,16 +109,18 @@ __device__ inline void hand_over(uint64_t* barrier) {
 template <class S>
 struct Shared {
   static constexpr uint32_t kBuffers = 2;  // of what lies between scorers and weighers
-  Block q[2][S::kOwnBlocks];  // of a row and the next one
+  Block q[2][S::kOwnBlocks];               // of a row and the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
   Block weights[kBuffers];  // heads by tokens
   /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
   float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
-  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in registers.
+  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
+  /// registers.
   int32_t slots[kProducerWarps][32];
   uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
   uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
-  alignas(1024) Chunk ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
+  alignas(1024) Chunk
+      ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
   /// By row of a product: what the sums so far are worth after references moved, and what makes of
   /// a unit's sums what is to be left.
   float old_weight[kBuffers][kProducts];

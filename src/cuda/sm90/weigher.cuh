@@ -25,7 +25,8 @@ class Weigher {
       hand_over(&shared_.weights_empty[weights_.index]);
       tokens_.advance();
       weights_.advance();
-      if (tile_.last_of_unit()) [[unlikely]] end_unit();
+      if (tile_.last_of_unit()) [[unlikely]]
+        end_unit();
     }
   }
 
@@ -45,8 +46,7 @@ class Weigher {
   /// sums = sums * old weights + weights · values.
   __device__ void weigh() {
     const bool first = tile_.first_of_unit();
-    if (!first && head_of<S>(warp(), 0, 0) < heads_ &&
-        shared_.moved[weights_.index][warp()]) {
+    if (!first && head_of<S>(warp(), 0, 0) < heads_ && shared_.moved[weights_.index][warp()]) {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half)
         rescale(half, shared_.old_weight[weights_.index][row(half)]);
@@ -146,10 +146,10 @@ class Weigher {
   /// into eight values each.
   __device__ void finish(int half, float out_weight, bool there) {
     const Layer& layer = call_.layer;
-    uint16_t* out = layer.out +
-                    row_offset(layer.out_strides, call_.queries, tile_.row(),
-                               first_head(call_) + head(half)) +
-                    first_dim() + kChunkDims * (lane() % 4);
+    uint16_t* out =
+        layer.out +
+        row_offset(layer.out_strides, call_.queries, tile_.row(), first_head(call_) + head(half)) +
+        first_dim() + kChunkDims * (lane() % 4);
     const bool odd = lane() % 2 != 0, upper = lane() % 4 / 2 != 0;
 #pragma unroll
     for (int first = 0; first < kPairs; first += 4) {

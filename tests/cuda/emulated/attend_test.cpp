@@ -283,7 +283,8 @@ TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
       EXPECT_GE(groups * group, heads) << heads << " by " << largest;
     }
   }
-  for (const int group : {8, 16, 32, 64}) EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
+  for (const int group : {8, 16, 32, 64})
+    EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
   for (const int group : {8, 16, 32}) EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel's source, compiled for the host, in; its clusters of blocks run one after the other out, a
-// thread of the system for each of theirs. What a kernel asks of the hardware stands in cuda/ptx beside this
-// file, as the PTX manual defines it. Slow, but it needs no GPU, and the thread sanitizer sees
-// races in shared memory.
+// A kernel's source, compiled for the host, in; its clusters of blocks run one after the other out,
+// a thread of the system for each of theirs. What a kernel asks of the hardware stands in cuda/ptx
+// beside this file, as the PTX manual defines it. Slow, but it needs no GPU, and the thread
+// sanitizer sees races in shared memory.
 #pragma once
 
 #include <cuda_bf16.h>
