@@ -210,6 +210,8 @@ class Scorer {
       if (tile.named != ~uint64_t{0}) [[unlikely]]
         hide_unnamed(tile);
       float sums[kHalves], old_weight[kHalves];
+#pragma unroll
+      for (float& weight : old_weight) weight = 1.0f;
       for (;;) {
         make_weights(tile.scores, weights, sums);
         if (!__any_sync(~0u, any_large(sums))) [[likely]]
@@ -317,12 +319,12 @@ class Scorer {
       const uint32_t large = __ballot_sync(~0u, sums[half] > kLarge);
       const bool moves = (large >> (lane() & ~3) & 0xf) != 0;
       scales[half] = moves && !scaled_[half] && !(fabsf(most[half]) < kFar);
-      old_weight[half] = 1.0f;
       if (!moves) continue;
       if (reference_[half] != kLowest) {
         *moved = true;
-        old_weight[half] = ptx::exp2_approximate(reference_[half] - most[half]);
-        sum_[half] *= old_weight[half];
+        const float factor = ptx::exp2_approximate(reference_[half] - most[half]);
+        old_weight[half] *= factor;
+        sum_[half] *= factor;
       }
       reference_[half] = most[half];
     }
@@ -405,8 +407,8 @@ class Scorer {
   const int heads_;
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
-  Ring<Shared<S>::kBuffers> sent_,
-      weights_;  // of the tile that is scored, and that becomes weights
+  Ring<Shared<S>::kBuffers> sent_;     // of the tile that is scored
+  Ring<Shared<S>::kBuffers> weights_;  // of the one that becomes weights
   Ring<1> unit_;
   int queries_ = 1;  // which of both buffers is used
   // Of the unit so far: tokens that were named; for the head in each half its reference, what this
