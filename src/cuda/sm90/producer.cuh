@@ -65,7 +65,7 @@ class Producer {
   using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens
   static constexpr int kBatch = 32 / kWarpTokens;                        // of a warp's tiles
 
-  /// What a lane has of a tile: its share of the token of its quad.
+  /// What a lane has of a tile: its share of a token.
   struct Tile {
     bool there;
     Mask named, slow;  // a bit for each token
