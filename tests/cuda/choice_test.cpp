@@ -2,9 +2,13 @@
 // How work is cut on a card follows from shape and card alone, so it is tested without one.
 #include <gtest/gtest.h>
 
+#include <cstdint>
 #include <initializer_list>
+#include <limits>
+#include <random>
 
 #include "cuda/attend.hpp"
+#include "cuda/divisor.hpp"
 #include "cuda/engine.hpp"
 #include "cuda/memory.hpp"
 
@@ -57,6 +61,26 @@ TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
             << heads << " heads, " << compressed << " tokens, " << kinds << " kinds";
       }
     }
+  }
+}
+
+TEST(Divisor, DividesAsDivisionDoes) {
+  constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+  std::mt19937 random(5);
+  for (const int32_t number :
+       {1, 2, 3, 5, 7, 64, 100, 255, 256, 65537, kMost / 2, kMost - 1, kMost}) {
+    const Divisor divisor(number);
+    for (int32_t multiple = 0, i = 0; i < 1000 && multiple <= kMost - number; ++i) {
+      multiple += number;  // and its neighbours, where the quotient changes
+      EXPECT_EQ(divisor.divide(multiple - 1), (multiple - 1) / number) << number;
+      EXPECT_EQ(divisor.divide(multiple), multiple / number) << number;
+    }
+    for (int i = 0; i < 1000; ++i) {
+      const auto value = static_cast<int32_t>(random() >> 1);
+      EXPECT_EQ(divisor.divide(value), value / number) << value << " / " << number;
+    }
+    EXPECT_EQ(divisor.divide(0), 0);
+    EXPECT_EQ(divisor.divide(kMost), kMost / number) << number;
   }
 }
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/work.hpp"
+#include "cuda/divisor.hpp"
 #include "cuda/ptx/cluster.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/sm90/attend.hpp"
@@ -35,20 +36,6 @@ struct alignas(1024) Block {
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
 
-/// Divides what is not negative by a positive number with one product: Granlund and Montgomery,
-/// "Division by invariant integers using multiplication" (PLDI 1994), theorem 4.2.
-struct Divisor {
-  explicit Divisor(int32_t number = 1) {
-    for (shift = 31; (int64_t{1} << (shift - 31)) < number; ++shift) {
-    }
-    multiplier = static_cast<uint32_t>(((uint64_t{1} << shift) + number - 1) / number);
-  }
-  __device__ int32_t divide(int32_t value) const {
-    return static_cast<int32_t>(static_cast<uint64_t>(static_cast<uint32_t>(value)) * multiplier >>
-                                shift);
-  }
-  uint32_t multiplier, shift;
-};
 /// Of slots into pages.
 struct Divisors {
   Divisor of_scope[kScopes];
@@ -119,8 +106,8 @@ struct Shared {
   int32_t slots[kProducerWarps][32];
   uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
   uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
-  alignas(1024) Chunk
-      ones[8][kBlockChunks];  // a block's first lines: tokens that all have the same eight values
+  /// A block's first lines: eight columns of ones.
+  alignas(1024) Chunk ones[8][kBlockChunks];
   /// By row of a product: what the sums so far are worth after references moved, and what makes of
   /// a unit's sums what is to be left.
   float old_weight[kBuffers][kProducts];
