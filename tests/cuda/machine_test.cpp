@@ -29,6 +29,15 @@ Machine turing() {
   return machine;
 }
 
+/// How this build names the card of hopper().
+std::string hopper_named() {
+  std::string named = "NVIDIA H100, sm_90, 132 multiprocessors";
+#if STEADY_WITH_SM90
+  named += ", Hopper's own kernels";
+#endif
+  return named;
+}
+
 std::string refusal(const Machine& machine) {
   std::string detail;
   EXPECT_FALSE(can_run(machine, &detail));
@@ -39,15 +48,10 @@ TEST(Machine, WithACardRunsAndIsNamed) {
   Machine machine = hopper();
   std::string detail;
   EXPECT_TRUE(can_run(machine, &detail));
-#if STEADY_WITH_SM90
-  const std::string named = "NVIDIA H100, sm_90, 132 multiprocessors, Hopper's own kernels";
-#else
-  const std::string named = "NVIDIA H100, sm_90, 132 multiprocessors";
-#endif
-  EXPECT_EQ(detail, named);
+  EXPECT_EQ(detail, hopper_named());
   machine.cards.resize(8, machine.cards[0]);
   EXPECT_TRUE(can_run(machine, &detail));
-  EXPECT_EQ(detail, named + ", device 0 of 8");
+  EXPECT_EQ(detail, hopper_named() + ", device 0 of 8");
 }
 
 TEST(Machine, WithoutADriver) {
@@ -93,7 +97,7 @@ TEST(Machine, WithOneGoodCardAmongOthersRuns) {
   machine.cards.push_back(hopper().cards[0]);
   std::string detail;
   EXPECT_TRUE(can_run(machine, &detail));
-  EXPECT_EQ(detail, "NVIDIA H100, sm_90, 132 multiprocessors, device 1 of 2");
+  EXPECT_EQ(detail, hopper_named() + ", device 1 of 2");
 }
 
 }  // namespace

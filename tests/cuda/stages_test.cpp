@@ -176,6 +176,29 @@ void expect_same_unit(const SoftmaxState& state, const float* out, const Softmax
   EXPECT_LT(std::sqrt(difference / size), 4e-3);
 }
 
+/// Launches of each kernel that this card has for `call`, with groups of many and of few heads.
+void add_kernels(const Shape& shape, const LayerCall& call,
+                 std::vector<std::function<cudaError_t()>>* kernels) {
+  cudaDeviceProp card = {};
+  ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
+  ASSERT_EQ(prepare_attend(card.sharedMemPerBlockOptin), cudaSuccess);
+  for (const int multiprocessors : {1, 100}) {
+    const AttendChoice choice =
+        choose_attend(shape, call.layer.batch, multiprocessors, card.sharedMemPerBlockOptin);
+    kernels->push_back([&call, choice] { return launch_attend(call, choice, nullptr); });
+  }
+#if STEADY_WITH_SM90
+  if (!has_hopper_kernels(card)) return;
+  sm90::Room room = {};
+  ASSERT_EQ(sm90::prepare_attend(&room), cudaSuccess);
+  const int parts = call.limits.parts;
+  for (const sm90::Spread spread :
+       {sm90::Spread{2, 1, parts}, sm90::Spread{2, 2, parts}, sm90::Spread{4, 5, parts}}) {
+    kernels->push_back([&call, spread] { return sm90::launch_attend(call, spread, nullptr); });
+  }
+#endif
+}
+
 TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
   constexpr int kRows = 3, kHeads = 37;
   Shape shape = {kHeads, 1, kRows, 1, 0.05f, {STEADY_CACHE_FP8, 5, 100}, {}};
@@ -201,27 +224,8 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
   LayerCall call = {kHeads, 1, shape.softmax_scale, 77, limits, inputs.layer(), tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
-  cudaDeviceProp card = {};
-  ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
-  ASSERT_EQ(prepare_attend(card.sharedMemPerBlockOptin), cudaSuccess);
   std::vector<std::function<cudaError_t()>> kernels;
-  for (const int multiprocessors : {1, 100}) {  // groups of 64 heads, and of 16
-    kernels.push_back([&, multiprocessors] {
-      return launch_attend(
-          call, choose_attend(shape, kRows, multiprocessors, card.sharedMemPerBlockOptin), nullptr);
-    });
-  }
-#if STEADY_WITH_SM90
-  if (has_hopper_kernels(card)) {
-    sm90::Room room = {};
-    ASSERT_EQ(sm90::prepare_attend(&room), cudaSuccess);
-    for (const sm90::Spread spread :
-         {sm90::Spread{2, 1, limits.parts}, sm90::Spread{2, 2, limits.parts},
-          sm90::Spread{4, 5, limits.parts}}) {
-      kernels.push_back([&, spread] { return sm90::launch_attend(call, spread, nullptr); });
-    }
-  }
-#endif
+  ASSERT_NO_FATAL_FAILURE(add_kernels(shape, call, &kernels));
   for (const auto& launch : kernels) {
     std::memset(static_cast<void*>(states.get()), 0xff, states.size() * sizeof(SoftmaxState));
     std::memset(static_cast<void*>(outs.get()), 0xff, outs.size() * sizeof(float));
