@@ -33,16 +33,16 @@ __device__ void prepare(Shared<S>& shared) {
       ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
-    for (uint32_t buffer = 0; buffer < Shared<S>::kBuffers; ++buffer) {
+    for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
       ptx::init_barrier(&shared.weights_full[buffer], kWarps);
-      ptx::init_barrier(&shared.weights_empty[buffer], kWarps);
+      ptx::init_barrier(&shared.weights_empty[buffer], S::kCluster * kWarps);
       for (int warp = 0; warp < kWarps; ++warp) {
         ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
-        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster - 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], 1);
       }
     }
     ptx::init_barrier(&shared.unit_full[0], kWarps);
-    ptx::init_barrier(&shared.unit_empty[0], kWarps);
+    ptx::init_barrier(&shared.unit_empty[0], S::kCluster * kWarps);
     ptx::fence_barriers();
   }
   if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {

@@ -42,7 +42,8 @@ struct Divisors {
 };
 
 /// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
-/// and each does all tokens for the same heads, `kHeads` at most.
+/// and each does all tokens for the same heads, `kHeads` at most. Eight of them are an octet; the
+/// octets' softmax is dealt to the blocks in turn.
 template <int kHeads_, int kCluster_>
 struct Share {
   static constexpr int kHeads = kHeads_, kCluster = kCluster_;
@@ -50,25 +51,29 @@ struct Share {
   static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
   /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half.
   static constexpr int kHalves = kHeads / 32;
-  static_assert(kHeads == 32 || kHeads == 64);
-  static constexpr int kScores = 16 * kHalves;  // of a lane
+  static_assert(kHeads == 32 || (kHeads == 64 && kCluster == 2));
   static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 3 : 6;
+  static constexpr uint32_t kBuffers = kCluster == 2 ? 3 : 4;  // between scorers and weighers
   /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
   /// of the values is small, half of them, in turn with the others.
   static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
   static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
-};
 
-/// Head, of the block's, in half `half` of warp `warp`'s rows.
-template <class S>
-__device__ inline int head_of(int warp, int half, int lane) {
-  return 8 * (S::kHalves * warp + half) + lane / 4;
-}
-/// Row of a product where a head is.
-template <class S>
-__device__ inline int row_of_head(int head) {
-  return 16 * (head / 8 / S::kHalves) + 8 * (head / 8 % S::kHalves) + head % 8;
-}
+  /// The octet in half `half` of warp `warp`'s rows in block `rank`: of two, its own comes first.
+  __device__ static int octet_of(int warp, int half, int rank) {
+    return kHalves == 1 ? warp : 2 * warp + (half ^ rank);
+  }
+  /// The block that has an octet's softmax, among so many.
+  static constexpr int kOwnOctets = kHeads / 8 / kCluster;
+  __device__ static int owner_of(int octet) { return octet % kCluster; }
+  __device__ static int number_of(int octet) { return octet / kCluster; }
+  /// Where block `rank` has a head of the group, as a row of its products.
+  __device__ static int row_of(int head, int rank) {
+    const int octet = head / 8;
+    const int first = kHalves == 1 ? 16 * octet : 16 * (octet / 2) + 8 * (octet % 2 ^ rank);
+    return first + head % 8;
+  }
+};
 
 /// Goes around buffers that barriers guard.
 template <uint32_t kCount>
@@ -93,14 +98,32 @@ __device__ inline void hand_over(uint64_t* barrier) {
   if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
 }
 
+/// Scores of a tile that a lane has for one head.
+inline constexpr int kLaneScores = 16;
+
+/// What makes of a unit's sums what is to be left of them, for one head.
+struct alignas(16) UnitResult {
+  float sum;                        // of the weights as they are, before rounding
+  float out_weight;                 // of a row's answer
+  float left_weight, right_weight;  // of the row so far and of this unit
+};
+
+/// The same to the barrier of every block of the cluster.
+template <class S>
+__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
+  __syncwarp();
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
+}
+
 template <class S>
 struct Shared {
-  static constexpr uint32_t kBuffers = 2;  // of what lies between scorers and weighers
-  Block q[2][S::kOwnBlocks];               // of a row and the next one
+  Block q[2][S::kOwnBlocks];  // of a row and the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  Block weights[kBuffers];  // heads by tokens
-  /// The other blocks' shares of scores, by the difference in rank and for each thread of a scorer.
-  float4 scores[kBuffers][S::kCluster - 1][S::kScores / 4][kGroupThreads];
+  Block weights[S::kBuffers];  // heads by tokens
+  /// The other blocks' shares of the own octets' scores, by the difference in rank, and for each
+  /// lane of the warps that own one.
+  float4 scores[S::kBuffers][S::kCluster - 1][kLaneScores / 4][S::kOwnOctets][32];
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
   /// registers.
   int32_t slots[kProducerWarps][32];
@@ -108,18 +131,17 @@ struct Shared {
   uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
-  /// By row of a product: what the sums so far are worth after references moved, and what makes of
-  /// a unit's sums what is to be left.
-  float old_weight[kBuffers][kProducts];
-  bool moved[kBuffers][kWarps];  // whether any reference of the warp's rows did
-  float sum[kProducts], out_weight[kProducts];
-  Merged merged[kProducts];
-  // From producers to scorer and weigher and back, from the scorer to the weigher and back.
+  /// By row of a product: what the sums so far are worth after references moved, and what a unit
+  /// comes to. An octet's lie together, to be sent to the other blocks.
+  alignas(16) float old_weight[S::kBuffers][kProducts];
+  UnitResult results[kProducts];
+  // From producers to scorer and weigher and back, from the cluster's scorers to its weighers and
+  // back.
   uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  uint64_t weights_full[kBuffers], weights_empty[kBuffers];
+  uint64_t weights_full[S::kBuffers], weights_empty[S::kBuffers];
   uint64_t unit_full[1], unit_empty[1];
   // From each warp of a scorer to its like in the other blocks.
-  uint64_t scores_full[kWarps][kBuffers], scores_empty[kWarps][kBuffers];
+  uint64_t scores_full[kWarps][S::kBuffers], scores_empty[kWarps][S::kBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.

@@ -22,7 +22,7 @@ class Weigher {
       weights_.wait_full(shared_.weights_full);
       weigh();
       hand_over(&shared_.tokens_empty[tokens_.index]);
-      hand_over(&shared_.weights_empty[weights_.index]);
+      hand_over_to_cluster<S>(&shared_.weights_empty[weights_.index]);
       tokens_.advance();
       weights_.advance();
       if (tile_.last_of_unit()) [[unlikely]]
@@ -41,15 +41,23 @@ class Weigher {
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
-  __device__ static int head(int half) { return head_of<S>(warp(), half, lane()); }
+  __device__ static int head(int half) {
+    return 8 * S::octet_of(warp(), half, ptx::cluster_rank()) + lane() / 4;
+  }
 
   /// sums = sums * old weights + weights · values.
   __device__ void weigh() {
     const bool first = tile_.first_of_unit();
-    if (!first && head_of<S>(warp(), 0, 0) < heads_ && shared_.moved[weights_.index][warp()]) {
+    float old_weight[kHalves];
+    bool moved = false;
 #pragma unroll
-      for (int half = 0; half < kHalves; ++half)
-        rescale(half, shared_.old_weight[weights_.index][row(half)]);
+    for (int half = 0; half < kHalves; ++half) {
+      old_weight[half] = shared_.old_weight[weights_.index][row(half)];
+      moved = moved || (head(half) < heads_ && old_weight[half] != 1.0f);
+    }
+    if (!first && __any_sync(~0u, moved)) [[unlikely]] {
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) rescale(half, old_weight[half]);
     }
     for (auto& part : sums_) ptx::pin(part);
     ptx::pin(weight_);
@@ -96,28 +104,24 @@ class Weigher {
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit() {
     unit_.wait_full(shared_.unit_full);
-    float sum[kHalves], out_weight[kHalves];
-    Merged merged[kHalves];
+    UnitResult results[kHalves];
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-      sum[half] = shared_.sum[row(half)];
-      out_weight[half] = shared_.out_weight[row(half)];
-      merged[half] = shared_.merged[row(half)];
-    }
-    hand_over(&shared_.unit_empty[unit_.index]);
+    for (int half = 0; half < kHalves; ++half) results[half] = shared_.results[row(half)];
+    hand_over_to_cluster<S>(&shared_.unit_empty[unit_.index]);
     unit_.advance();
     const UnitPlace place = place_of<S>(call_, tile_.row(), tile_.unit());
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
       // The products were made with rounded weights, the state with exact ones; bringing them to
       // the exact sum leaves only what rounding changed between the tokens.
-      rescale(half, sum[half] == 0.0f ? 1.0f : sum[half] / weight_[2 * half]);
+      const UnitResult& result = results[half];
+      rescale(half, result.sum == 0.0f ? 1.0f : result.sum / weight_[2 * half]);
       const bool there = head(half) < heads_;
       float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim() +
                    2 * (lane() % 4);
-      if (place.joins && there) join(half, out, merged[half]);
+      if (place.joins && there) join(half, out, {{}, result.left_weight, result.right_weight});
       if (place.finishes) {
-        finish(half, out_weight[half], there);
+        finish(half, result.out_weight, there);
       } else if (there) {
         store(half, out);
       }
@@ -178,7 +182,7 @@ class Weigher {
   const int heads_;
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
-  Ring<Shared<S>::kBuffers> weights_;
+  Ring<S::kBuffers> weights_;
   Ring<1> unit_;
   // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
   float sums_[kParts][kPartDims / 2], weight_[4];
