@@ -98,6 +98,14 @@ __device__ inline void hand_over(uint64_t* barrier) {
   if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
 }
 
+/// The same to the barrier of every block of the cluster.
+template <class S>
+__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
+  __syncwarp();
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
+}
+
 /// Scores of a tile that a lane has for one head.
 inline constexpr int kLaneScores = 16;
 
@@ -107,14 +115,6 @@ struct alignas(16) UnitResult {
   float out_weight;                 // of a row's answer
   float left_weight, right_weight;  // of the row so far and of this unit
 };
-
-/// The same to the barrier of every block of the cluster.
-template <class S>
-__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
-  __syncwarp();
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
-}
 
 template <class S>
 struct Shared {
