@@ -200,6 +200,12 @@ std::vector<Case> cases_of(const cli::BenchSettings& settings) {
 int steady::cli::run_bench(const BenchSettings& settings) {
   using namespace steady::bench;
   const Beside beside = settings.beside.empty() ? Beside() : Beside(settings.beside);
+  const steady_backend_info backend = backend_named(settings.backend);
+  if (settings.nodes && is_on_host(backend.backend)) {
+    throw std::runtime_error(
+        std::string("--nodes traces the kernels of a device; the backend is ") + backend.name +
+        ", on the host");
+  }
   std::ofstream file;
   if (!settings.save.empty()) {
     file.open(settings.save);
@@ -207,7 +213,6 @@ int steady::cli::run_bench(const BenchSettings& settings) {
   }
   ProgressLine progress;
   progress.show("measuring the roofs of this machine");
-  const steady_backend_info backend = backend_named(settings.backend);
   const support::Roof roof = support::measure_roof(backend.backend);
   const int threads = settings.threads > 0 ? settings.threads : support::usable_cores();
   const Setting setting = {backend, threads, layers_of(settings, backend.backend), roof};

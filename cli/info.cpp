@@ -66,7 +66,8 @@ void print_backends(const std::vector<steady_backend_info>& backends) {
                               : backend.usable ? "can run"
                                                : bad("cannot run");
     std::cout << "  " << strong(backend.name) << ": " << state << ", " << backend.detail;
-    if (backend.usable && !backend.chosen) std::cout << " (" << better << " goes first)";
+    if (backend.usable && !backend.chosen && !better.empty())
+      std::cout << " (" << better << " goes first)";
     std::cout << "\n";
   }
 }

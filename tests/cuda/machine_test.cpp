@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a CUDA runtime may tell of a machine goes in; each thing that is missing has a sentence of
-// its own.
+// What a CUDA runtime may tell of a machine or of a call goes in; each thing that is missing or
+// went wrong has a sentence of its own.
 #include "cuda/machine.hpp"
 
 #include <gmock/gmock.h>
 
 #include <cstring>
+
+#include "cuda/error.hpp"
 
 namespace steady::cuda {
 namespace {
@@ -98,6 +100,35 @@ TEST(Machine, WithOneGoodCardAmongOthersRuns) {
   std::string detail;
   EXPECT_TRUE(can_run(machine, &detail));
   EXPECT_EQ(detail, hopper_named() + ", device 1 of 2");
+}
+
+TEST(Error, OfALaunchNamesIt) {
+  const Status status = status_of(cudaErrorInvalidConfiguration, "launch of attend");
+  EXPECT_EQ(status.code(), STEADY_INTERNAL);
+  EXPECT_THAT(status.text(),
+              HasSubstr("launch of attend failed with cudaErrorInvalidConfiguration"));
+}
+
+TEST(Error, ThatBrokeTheDeviceIsOfEarlierWork) {
+  for (const cudaError_t error :
+       {cudaErrorIllegalAddress, cudaErrorLaunchFailure, cudaErrorMisalignedAddress,
+        cudaErrorAssert, cudaErrorECCUncorrectable}) {
+    const Status status = status_of(error, "launch of plan");
+    EXPECT_EQ(status.code(), STEADY_DEVICE_FAILED);
+    EXPECT_THAT(status.text(), HasSubstr("before this call"));
+    EXPECT_THAT(status.text(), HasSubstr("launch of plan did not happen"));
+  }
+}
+
+TEST(Error, OfMemoryAndOfACaptureHaveTheirOwnStatus) {
+  EXPECT_EQ(status_of(cudaErrorMemoryAllocation, "allocation").code(), STEADY_OUT_OF_MEMORY);
+  for (const cudaError_t error : {cudaErrorStreamCaptureUnsupported, cudaErrorStreamCaptureImplicit,
+                                  cudaErrorStreamCaptureWrongThread}) {
+    const Status status = status_of(error, "copy");
+    EXPECT_EQ(status.code(), STEADY_INVALID_ARGUMENT);
+    EXPECT_THAT(status.text(), HasSubstr("captured"));
+  }
+  EXPECT_EQ(status_of(cudaSuccess, "copy").code(), STEADY_OK);
 }
 
 }  // namespace
