@@ -22,6 +22,15 @@ struct Shape {
   steady_pool_shape window, compressed[STEADY_MAX_KINDS];
 
   int max_rows() const { return max_batch * queries; }
+  /// The most tokens that a row of any kind may have.
+  int longest_row() const {
+    int longest = 0;
+    for (int kind = 0; kind < kinds; ++kind) {
+      const int tokens = window.max_tokens + compressed[kind].max_tokens;
+      if (tokens > longest) longest = tokens;
+    }
+    return longest;
+  }
   STEADY_HOST_DEVICE const steady_pool_shape& scope(int kind, int scope_idx) const {
     return scope_idx == 0 ? window : compressed[kind];
   }

@@ -22,14 +22,6 @@ uint64_t unique_seal() {
   return 0x4355444100000000u + engines.fetch_add(1);
 }
 
-int longest_row(const Shape& shape) {
-  int longest = 0;
-  for (int kind = 0; kind < shape.kinds; ++kind) {
-    longest = std::max(longest, shape.window.max_tokens + shape.compressed[kind].max_tokens);
-  }
-  return longest;
-}
-
 }  // namespace
 
 PlanLimits limits_for(const Shape& shape, int multiprocessors) {
@@ -40,7 +32,7 @@ PlanLimits limits_for(const Shape& shape, int multiprocessors) {
   constexpr size_t kWorkspaceBytes = 34'000'000;
   const int parts = std::max(1, multiprocessors / ((shape.heads + kGroupHeads - 1) / kGroupHeads));
   const PlanLimits one_unit = {parts, 0, kUnitTokens, 1};
-  const int longest = longest_row(shape);
+  const int longest = shape.longest_row();
   if (longest <= kUnitTokens) return one_unit;
   const size_t plan_bytes = MemoryMap(shape, one_unit).bytes();
   const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
@@ -104,7 +96,7 @@ CudaEngine::CudaEngine(const Shape& shape, const Options& options, const Card& c
 Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream) const {
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
-  PlanCall call = {shape_, step, limits_of(step.batch * shape_.queries), seal_, {}};
+  PlanCall call = {shape_, step, limits_of(spread_of(step.batch * shape_.queries)), seal_, {}};
   for (int kind = 0; kind < shape_.kinds; ++kind) {
     call.tables[kind] = memory_.tables(workspace, kind, options_.checked);
   }
@@ -121,34 +113,38 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
   const int rows = step.batch * shape_.queries;
+  const sm90::Spread spread = spread_of(rows);
   const LayerCall call = {shape_.heads,
                           shape_.queries,
                           shape_.softmax_scale,
                           seal_,
-                          limits_of(rows),
+                          limits_of(spread),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
-  STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, native(stream)), "launch of attend"));
+  STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, spread, native(stream)), "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};
   return status_of(launch_merge(call, native(stream)), "launch of merge");
 }
 
-PlanLimits CudaEngine::limits_of([[maybe_unused]] int rows) const {
-  PlanLimits limits = limits_;
+sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
 #if STEADY_WITH_SM90
-  if (card_.room.pairs > 0)
-    limits.parts = sm90::choose_spread(shape_, limits_, rows, card_.room).parts;
+  if (card_.room.pairs > 0) return sm90::choose_spread(shape_, limits_, rows, card_.room);
 #endif
+  return {};
+}
+
+PlanLimits CudaEngine::limits_of(const sm90::Spread& spread) const {
+  PlanLimits limits = limits_;
+  if (spread.cluster > 0) limits.parts = spread.parts;
   return limits;
 }
 
-cudaError_t CudaEngine::attend(const LayerCall& call, int rows, cudaStream_t stream) const {
+cudaError_t CudaEngine::attend(const LayerCall& call, int rows,
+                               [[maybe_unused]] const sm90::Spread& spread,
+                               cudaStream_t stream) const {
 #if STEADY_WITH_SM90
-  if (card_.room.pairs > 0) {
-    return sm90::launch_attend(call, sm90::choose_spread(shape_, limits_, rows, card_.room),
-                               stream);
-  }
+  if (spread.cluster > 0) return sm90::launch_attend(call, spread, stream);
 #endif
   return launch_attend(call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes),
                        stream);

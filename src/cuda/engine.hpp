@@ -44,9 +44,11 @@ class CudaEngine final : public Engine {
   Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
 
  private:
-  /// How plan deals so many rows, and attend and merge know them.
-  PlanLimits limits_of(int rows) const;
-  cudaError_t attend(const LayerCall&, int rows, cudaStream_t) const;
+  /// Of Hopper's kernels; with the others its cluster is 0.
+  sm90::Spread spread_of(int rows) const;
+  /// How plan deals rows, and attend and merge know them.
+  PlanLimits limits_of(const sm90::Spread&) const;
+  cudaError_t attend(const LayerCall&, int rows, const sm90::Spread&, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
   CudaEngine(const Shape&, const Options&, const Card&);
 

@@ -47,12 +47,7 @@ __device__ inline void wait_copies_but() {
 /// Waits for all of this thread's copies.
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-/// Calls `kBytes`, a multiple of 16, from an address aligned to 16 into the L2 cache (sm_90).
-template <int kBytes>
-__device__ inline void prefetch(const void* from) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "n"(kBytes));
-}
-/// The same for the cache line of an address.
+/// Calls the cache line of an address into the L2 cache.
 __device__ inline void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
@@ -62,9 +57,6 @@ __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)
                : "l"(from));
-}
-__device__ inline void load(uint2* to, const void* from) {
-  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
 }
 
 }  // namespace steady::cuda::ptx

@@ -141,13 +141,6 @@ struct Launch {
 
 int groups_of(int heads, int group) { return (heads + group - 1) / group; }
 
-int longest_row(const Shape& shape) {
-  int longest = 0;
-  for (int kind = 0; kind < shape.kinds; ++kind)
-    longest = std::max(longest, shape.window.max_tokens + shape.compressed[kind].max_tokens);
-  return longest;
-}
-
 }  // namespace
 
 Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, const Room& room) {
@@ -155,7 +148,7 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
     int heads, cluster;
   };
   constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
-  const int64_t units = int64_t{rows} * cut_row(longest_row(shape), limits).count;
+  const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);

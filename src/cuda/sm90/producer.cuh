@@ -40,8 +40,7 @@ class Producer {
   /// All tiles of this part.
   __device__ void part() {
     read_slots();
-    ptx::commit_copies();
-    ptx::wait_copies_but<0>();
+    ptx::wait_copies();
     Tile tile;
     const Source source = find_next(&tile);
     fetch_scales(source);

@@ -265,7 +265,6 @@ class Scorer {
 
   /// This warp's arrival: the own octet is there, and so many bytes of the other one will be.
   __device__ void arrive(uint64_t* full, int bytes) const {
-    ptx::fence_shared_writes();
     __syncwarp();
     if (lane() != 0) return;
     if (has_other()) {

@@ -16,8 +16,6 @@ template <int>
 void wait_copies_but() {}
 inline void wait_copies() {}
 
-template <int>
-void prefetch(const void*) {}
 inline void prefetch(const void*) {}
 
 template <class T>
