@@ -27,7 +27,9 @@ STEADY_HOST_DEVICE inline FaultSeen joined(const FaultSeen& a, const FaultSeen& 
   return both;
 }
 
-inline void add(const FaultSeen& more, FaultSeen* seen) { *seen = joined(*seen, more); }
+STEADY_HOST_DEVICE inline void add(const FaultSeen& more, FaultSeen* seen) {
+  *seen = joined(*seen, more);
+}
 
 inline void add(const FaultLog& more, FaultLog* log) {
   add(more.negative_length, &log->negative_length);

@@ -60,6 +60,9 @@ struct Token {
   const uint8_t* scales;
 };
 
+/// A slot that names nothing, and is no mistake.
+inline constexpr int32_t kHole = -1;
+
 struct Pool {
   steady_pool_shape shape;
   const uint8_t* pages;

@@ -37,7 +37,7 @@ class TokenCursor {
         *token = pool.token(slot);
         return true;
       }
-      if (faults_ != nullptr && slot != -1) log_stray(scope, in_scope, slot);
+      if (faults_ != nullptr && slot != kHole) log_stray(scope, in_scope, slot);
     }
     return false;
   }

@@ -66,8 +66,7 @@ class Attend {
   __device__ Attend(const LayerCall& call, uint8_t* memory, int raw_bytes)
       : call_(call),
         shared_(*reinterpret_cast<Shared<kHeads>*>(memory)),
-        loader_(call, memory + sizeof(Shared<kHeads>), shared_.raw_kinds, raw_bytes,
-                call.tables.faults != nullptr && blockIdx.y == 0) {}
+        loader_(call, memory + sizeof(Shared<kHeads>), shared_.raw_kinds, raw_bytes) {}
 
   /// All units of this part, row after row.
   __device__ void part() {

@@ -6,6 +6,7 @@
 #include <atomic>
 
 #include "core/faults.hpp"
+#include "cuda/check.hpp"
 #include "cuda/device_guard.hpp"
 #include "cuda/error.hpp"
 #include "cuda/machine.hpp"
@@ -73,12 +74,7 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
   // A share of a card may have no room for a cluster.
   if (loaded == cudaSuccess && room.pairs == 0)
     loaded = prepare_attend(card.sharedMemPerBlockOptin);
-  if (loaded == cudaErrorNoKernelImageForDevice) {
-    return {STEADY_UNSUPPORTED,
-            join("this build has no code for device ", options.device, ", ", describe(card),
-                 "; build with its number in STEADY_CUDA_ARCHITECTURES")};
-  }
-  STEADY_RETURN_IF_ERROR(status_of(loaded, "loading the attend kernels"));
+  STEADY_RETURN_IF_ERROR(status_of_loading(loaded, options.device, card));
   out->reset(new CudaEngine(
       shape, options,
       {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, room}));
@@ -121,6 +117,8 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           limits_of(spread),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
+  if (options_.checked)
+    STEADY_RETURN_IF_ERROR(status_of(launch_check(call, rows, native(stream)), "launch of check"));
   STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, spread, native(stream)), "launch of attend"));
   // Without slots no row is ever split.
   if (limits_.slots == 0 && !options_.checked) return {};

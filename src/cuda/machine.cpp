@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "core/status.hpp"
+#include "cuda/error.hpp"
 
 namespace steady::cuda {
 namespace {
@@ -59,6 +59,15 @@ bool can_run(const Machine& machine, std::string* detail) {
     *detail += join(", device ", found ? usable - cards.begin() : 0, " of ", cards.size());
   if (!found) *detail += "; Steady needs sm_80 or later";
   return found;
+}
+
+Status status_of_loading(cudaError_t error, int device, const cudaDeviceProp& card) {
+  if (error == cudaErrorNoKernelImageForDevice) {
+    return {STEADY_UNSUPPORTED,
+            join("this build has no code for device ", device, ", ", describe(card),
+                 "; build with its number in STEADY_CUDA_ARCHITECTURES")};
+  }
+  return status_of(error, "loading the attend kernels");
 }
 
 std::string describe(const cudaDeviceProp& card) {

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/status.hpp"
+
 namespace steady::cuda {
 
 /// As the runtime's functions answered.
@@ -20,6 +22,9 @@ Machine ask_machine();
 
 /// Whether a device can run the backend. `detail` names the first that can, or says why none can.
 bool can_run(const Machine&, std::string* detail);
+
+/// Of asking for the kernels on a device that can run them, if the build has code for it.
+Status status_of_loading(cudaError_t, int device, const cudaDeviceProp&);
 
 /// "NVIDIA H100 80GB HBM3, sm_90"
 std::string describe(const cudaDeviceProp& card);

@@ -13,10 +13,20 @@ namespace {
 
 constexpr int kThreads = 1024;
 
-__device__ void log_bad(const GivenLength& length, SharedFaultLog* faults) {
-  if (length.seen.count == 0) return;
-  if (length.seen.value < 0) add(length.seen, &faults->negative_length);
-  if (length.seen.value > length.width) add(length.seen, &faults->long_length);
+/// What is wrong with the lengths of one kind into the report.
+__device__ void log_lengths(const PlanCall& call, int kind) {
+  FaultLog log = {};
+  for (int row = static_cast<int>(threadIdx.x); row < call.step.batch * call.shape.queries;
+       row += kThreads) {
+    for (int scope = 0; scope < kScopes; ++scope) {
+      const GivenLength length = read_length(call.shape, call.step, kind, scope, row);
+      if (length.seen.value < 0) add(length.seen, &log.negative_length);
+      if (length.seen.value > length.width) add(length.seen, &log.long_length);
+    }
+  }
+  SharedFaultLog* const faults = call.tables[kind].faults;
+  add<kThreads>(log.negative_length, &faults->negative_length);
+  add<kThreads>(log.long_length, &faults->long_length);
 }
 
 /// Writes each row's plan and the cost of all rows before it; returns the cost of all.
@@ -32,9 +42,7 @@ __device__ int64_t plan_rows(const PlanCall& call, int kind) {
     if (row < rows) {
       RowPlan plan = {{0, 0}, RowPlan::kWhole};
       for (int scope = 0; scope < kScopes; ++scope) {
-        const GivenLength length = read_length(call.shape, call.step, kind, scope, row);
-        plan.tokens[scope] = length.clamped();
-        if (tables.faults != nullptr) log_bad(length, tables.faults);
+        plan.tokens[scope] = read_length(call.shape, call.step, kind, scope, row).clamped();
       }
       tables.plan.rows[row] = plan;
       cost = row_cost(plan);
@@ -87,6 +95,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const int kind = static_cast<int>(blockIdx.x), part = static_cast<int>(threadIdx.x);
   const int rows = call.step.batch * call.shape.queries, parts = call.limits.parts;
   const Tables& tables = call.tables[kind];
+  if (tables.faults != nullptr) log_lengths(call, kind);
   const int64_t total = plan_rows(call, kind);
   __syncthreads();
   if (part + 1 < parts) {

@@ -7,7 +7,6 @@
 
 #include "cuda/attend.hpp"
 #include "cuda/dequantise.cuh"
-#include "cuda/faults.cuh"
 
 namespace steady::cuda {
 
@@ -29,8 +28,8 @@ enum class Raw : uint8_t { kNothing, kFp8, kBf16 };
 /// Walks a unit's tokens tile by tile. Each token is the business of kThreadsAToken threads.
 class TileLoader {
  public:
-  __device__ TileLoader(const LayerCall& call, uint8_t* raw, Raw* kinds, int raw_bytes, bool logs)
-      : call_(call), raw_(raw + token() * raw_bytes), kind_(kinds + token()), logs_(logs) {}
+  __device__ TileLoader(const LayerCall& call, uint8_t* raw, Raw* kinds, int raw_bytes)
+      : call_(call), raw_(raw + token() * raw_bytes), kind_(kinds + token()) {}
 
   /// Starts at position `begin` of the row and fetches the slots of the first tile.
   __device__ void start(int row, const RowPlan& plan, int begin, int end) {
@@ -43,16 +42,9 @@ class TileLoader {
 
   /// Begins to copy the next tile's tokens, and fetches the slots of the one after.
   __device__ void fetch() {
-    const int scope = position_ < window_ ? 0 : 1;
-    const Pool& pool = call_.layer.scopes[scope];
-    Raw kind = Raw::kNothing;
-    if (position_ < end_) {
-      if (pool.has(slot_)) {
-        kind = copy(pool);
-      } else if (logs_ && slot_ != -1 && lane() == 0) {
-        log_stray(call_, row_, scope, scope == 0 ? position_ : position_ - window_, slot_);
-      }
-    }
+    const Pool& pool = call_.layer.scopes[position_ < window_ ? 0 : 1];
+    const bool named = position_ < end_ && pool.has(slot_);
+    const Raw kind = named ? copy(pool) : Raw::kNothing;
     if (lane() == 0) *kind_ = kind;
     position_ += kTokens;
     slot_ = read_slot();
@@ -119,7 +111,6 @@ class TileLoader {
   const LayerCall& call_;
   uint8_t* raw_;  ///< of this thread's token
   Raw* kind_;
-  bool logs_;
   int row_ = 0, window_ = 0, position_ = 0, end_ = 0;
   int32_t slot_ = -1;
 };

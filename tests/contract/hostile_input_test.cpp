@@ -134,7 +134,7 @@ TEST(Guards, FaultOnBothSides) {
 TEST_P(HostileInput, NoByteOutsideTheNamedTokensIsRead) {
   SKIP_ON_DEVICES(
       "a device does not see the host's guard pages; see "
-      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSize");
+      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed");
   for (const steady_cache_format format : {STEADY_CACHE_FP8, STEADY_CACHE_BF16}) {
     for (const bool at_end : {false, true}) {
       CaseSpec spec = step_spec();
@@ -153,7 +153,7 @@ TEST_P(HostileInput, NoByteOutsideTheNamedTokensIsRead) {
 TEST_P(HostileInput, NoByteOutsideThePoolIsRead) {
   SKIP_ON_DEVICES(
       "a device does not see the host's guard pages; see "
-      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSize");
+      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed");
   for (const steady_cache_format format : {STEADY_CACHE_FP8, STEADY_CACHE_BF16}) {
     for (const int32_t page_tokens : {1, 2, 53, 64}) {
       for (const bool at_end : {false, true}) {
@@ -184,7 +184,7 @@ TEST_P(HostileInput, NoByteOutsideThePoolIsRead) {
 TEST_P(HostileInput, SlotsPastTheLengthAreNotRead) {
   SKIP_ON_DEVICES(
       "a device does not see the host's guard pages; see "
-      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSize");
+      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed");
   constexpr int32_t kLength = 37;
   CaseSpec spec = step_spec();
   spec.loose = false;
@@ -218,7 +218,7 @@ T* guarded_copy(const MappedMemory& memory, const T* from, int64_t count, bool a
 TEST_P(HostileInput, NoArrayIsReadOrWrittenBeyondItsEnds) {
   SKIP_ON_DEVICES(
       "a device does not see the host's guard pages; see "
-      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSize");
+      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed");
   for (const bool at_end : {false, true}) {
     CaseSpec spec = step_spec();
     spec.loose = false;
@@ -242,7 +242,7 @@ TEST_P(HostileInput, NoArrayIsReadOrWrittenBeyondItsEnds) {
 TEST_P(HostileInput, AWorkspaceIsUsedWithinItsBytes) {
   SKIP_ON_DEVICES(
       "a device does not see the host's guard pages; see "
-      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSize");
+      "CudaDevice.ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed");
   const HostileCase c(step_spec());
   const Engine engine(c.shape(), backend(), 3);
   const size_t bytes = steady_workspace_bytes(engine.get());

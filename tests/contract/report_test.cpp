@@ -60,10 +60,12 @@ constexpr steady_fault kNone = {0, -1, -1, -1, -1, -1, -1, -1};
 class Report : public OnEveryBackend {
  protected:
   // The report on one eager step, which must be the one on a replayed one and for any number of
-  // threads.
+  // threads, where there are any.
   steady_report report_on(const HostileCase& c) const {
     steady_report first = {};
-    for (const int32_t threads : {1, 2, 5}) {
+    const std::vector<int32_t> numbers_of_threads =
+        is_device() ? std::vector<int32_t>{1} : std::vector<int32_t>{1, 2, 5};
+    for (const int32_t threads : numbers_of_threads) {
       const Engine engine(c.shape(), {sizeof(steady_options), backend(), 0, threads, 1});
       const Caller caller(engine);
       caller.run(c);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
 #include <vector>
 
 #include "steady/steady.hpp"
@@ -115,69 +116,111 @@ TEST_F(CudaDevice, EnginesOfOtherShapesDoNotDisturbOneAnother) {
   EXPECT_TRUE(close_to(second.outputs(), second.answer()));
 }
 
-// Copies of host arrays in device memory of just their size, where memcheck sees the ends.
-class ExactCopies {
+// Arrays in device memory of just their size, where memcheck sees the ends and initcheck what
+// nobody has written.
+class ExactArrays {
  public:
-  ~ExactCopies() {
-    for (void* copy : copies_) cudaFree(copy);
+  ~ExactArrays() {
+    for (void* array : arrays_) cudaFree(array);
   }
   template <class T>
-  T* of(const T* host, int64_t count) {
-    void* copy = nullptr;
-    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
-    EXPECT_EQ(cudaMalloc(&copy, bytes), cudaSuccess);
-    EXPECT_EQ(cudaMemcpy(copy, host, bytes, cudaMemcpyHostToDevice), cudaSuccess);
-    copies_.push_back(copy);
-    return static_cast<T*>(copy);
+  T* of(int64_t count) {
+    void* array = nullptr;
+    EXPECT_EQ(cudaMalloc(&array, static_cast<size_t>(count) * sizeof(T)), cudaSuccess);
+    arrays_.push_back(array);
+    return static_cast<T*>(array);
+  }
+  template <class T>
+  T* copy_of(const T* host, int64_t count) {
+    T* const array = of<T>(count);
+    copy(array, host, count);
+    return array;
+  }
+  template <class T>
+  static void copy(T* to, const T* host, int64_t count) {
+    EXPECT_EQ(cudaMemcpy(to, host, static_cast<size_t>(count) * sizeof(T), cudaMemcpyHostToDevice),
+              cudaSuccess);
   }
 
  private:
-  std::vector<void*> copies_;
+  std::vector<void*> arrays_;
 };
 
-TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSize) {
+// Copies a pool, but neither the slots past the lengths nor the tokens that no other slot names.
+void copy_what_may_be_read(const ScopeSpec& scope, const int32_t* lengths, int32_t rows,
+                           ExactArrays* arrays, steady_pool* pool) {
+  const steady_pool host = *pool;
+  const steady_pool_shape shape = {scope.format, scope.page_tokens, scope.width};
+  const int64_t stride = std::max<int64_t>(host.slots_stride, scope.width);
+  auto* const slots = arrays->of<int32_t>((rows - 1) * stride + scope.width);
+  pool->slots = slots;
+  pool->pages = arrays->of<uint8_t>((host.page_count - 1) * host.page_stride_bytes +
+                                    steady_page_bytes(scope.format, scope.page_tokens));
+  std::set<int32_t> named;
+  for (int32_t row = 0; row < rows; ++row) {
+    const int32_t* const begin = host.slots + row * stride;
+    ExactArrays::copy(slots + row * stride, begin, lengths[row]);
+    named.insert(begin, begin + lengths[row]);
+  }
+  const bool fp8 = scope.format == STEADY_CACHE_FP8;
+  for (const int32_t slot : named) {
+    if (slot < 0 || slot >= host.page_count * scope.page_tokens) continue;
+    ExactArrays::copy(token_data(shape, *pool, slot), token_data(shape, host, slot),
+                      fp8 ? STEADY_FP8_DATA_BYTES : STEADY_BF16_TOKEN_BYTES);
+    if (fp8)
+      ExactArrays::copy(token_scales(shape, *pool, slot), token_scales(shape, host, slot),
+                        STEADY_FP8_SCALE_BYTES);
+  }
+}
+
+void expect_right_in_exact_arrays(const CaseSpec& spec) {
+  SCOPED_TRACE(describe(spec));
+  const HostileCase c(spec);
+  const int32_t rows = spec.batch;
+  const int64_t vectors = int64_t{rows} * spec.heads;
+  ExactArrays arrays;
+  steady_step step = c.step;
+  step.window.values = arrays.copy_of(step.window.values, rows);
+  step.compressed[0].values = arrays.copy_of(step.compressed[0].values, rows);
+  steady_layer layer = c.layers[0];
+  layer.q = arrays.copy_of(layer.q, vectors * STEADY_HEAD_DIM);
+  layer.out = arrays.of<uint16_t>(vectors * STEADY_HEAD_DIM);
+  layer.lse = arrays.of<float>(vectors);
+  layer.sink = arrays.copy_of(layer.sink, spec.heads);
+  copy_what_may_be_read(spec.window, c.window_lengths(), rows, &arrays, &layer.window);
+  copy_what_may_be_read(spec.compressed[0], c.compressed_lengths(), rows, &arrays,
+                        &layer.compressed);
+
+  const Engine engine(c.shape(), STEADY_CUDA);
+  const size_t bytes = steady_workspace_bytes(engine.get());
+  const steady_workspace workspace = {arrays.of<uint8_t>(static_cast<int64_t>(bytes)), bytes};
+  ASSERT_TRUE(ok(steady_plan(engine.get(), workspace, &step, nullptr)));
+  ASSERT_TRUE(ok(steady_decode(engine.get(), workspace, &step, &layer, nullptr)));
+  Outputs outputs = {spec.heads, std::vector<uint16_t>(vectors * STEADY_HEAD_DIM),
+                     std::vector<float>(vectors)};
+  ASSERT_EQ(cudaMemcpy(outputs.out.data(), layer.out, outputs.out.size() * sizeof(uint16_t),
+                       cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  ASSERT_EQ(cudaMemcpy(outputs.lse.data(), layer.lse, outputs.lse.size() * sizeof(float),
+                       cudaMemcpyDeviceToHost),
+            cudaSuccess);
+  EXPECT_TRUE(close_to(outputs, c.answer()));
+}
+
+TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed) {
   for (const int32_t page_tokens : {1, 53}) {
     CaseSpec spec = two_scopes();
     spec.loose = false;
     spec.window.page_tokens = page_tokens;
     spec.compressed[0] = {1500, STEADY_CACHE_BF16, page_tokens};
-    const HostileCase c(spec);
-    const int64_t rows = spec.batch, vectors = rows * spec.heads;
-    ExactCopies copies;
-    steady_step step = c.step;
-    step.window.values = copies.of(step.window.values, rows);
-    step.compressed[0].values = copies.of(step.compressed[0].values, rows);
-    steady_layer layer = c.layers[0];
-    layer.q = copies.of(layer.q, vectors * STEADY_HEAD_DIM);
-    layer.out = copies.of(layer.out, vectors * STEADY_HEAD_DIM);
-    layer.lse = copies.of(layer.lse, vectors);
-    layer.sink = copies.of(layer.sink, spec.heads);
-    const auto copy_pool = [&](const ScopeSpec& scope, steady_pool* pool) {
-      const int64_t stride = pool->slots_stride == 0 ? scope.width : pool->slots_stride;
-      pool->slots = copies.of(pool->slots, (rows - 1) * stride + scope.width);
-      pool->pages = copies.of(static_cast<const uint8_t*>(pool->pages),
-                              (pool->page_count - 1) * pool->page_stride_bytes +
-                                  steady_page_bytes(scope.format, scope.page_tokens));
-    };
-    copy_pool(spec.window, &layer.window);
-    copy_pool(spec.compressed[0], &layer.compressed);
-
-    const Engine engine(c.shape(), STEADY_CUDA);
-    const size_t bytes = steady_workspace_bytes(engine.get());
-    const std::vector<uint8_t> garbage(bytes, 0xA5);
-    const steady_workspace workspace = {copies.of(garbage.data(), static_cast<int64_t>(bytes)),
-                                        bytes};
-    ASSERT_TRUE(ok(steady_plan(engine.get(), workspace, &step, nullptr)));
-    ASSERT_TRUE(ok(steady_decode(engine.get(), workspace, &step, &layer, nullptr)));
-    Outputs outputs = {spec.heads, std::vector<uint16_t>(vectors * STEADY_HEAD_DIM),
-                       std::vector<float>(vectors)};
-    ASSERT_EQ(cudaMemcpy(outputs.out.data(), layer.out, outputs.out.size() * sizeof(uint16_t),
-                         cudaMemcpyDeviceToHost),
-              cudaSuccess);
-    ASSERT_EQ(cudaMemcpy(outputs.lse.data(), layer.lse, outputs.lse.size() * sizeof(float),
-                         cudaMemcpyDeviceToHost),
-              cudaSuccess);
-    EXPECT_TRUE(close_to(outputs, c.answer()));
+    expect_right_in_exact_arrays(spec);
+    // Rows enough for groups of 32 and 64 heads.
+    spec.batch = 140;
+    spec.compressed[0].width = 90;
+    for (const int32_t heads : {30, 64}) {
+      spec.heads = heads;
+      expect_right_in_exact_arrays(spec);
+    }
   }
 }
 

@@ -102,6 +102,21 @@ TEST(Machine, WithOneGoodCardAmongOthersRuns) {
   EXPECT_EQ(detail, hopper_named() + ", device 1 of 2");
 }
 
+TEST(Loading, OnACardThatThisBuildHasNoCodeForSaysWhatToBuildWith) {
+  const Status status = status_of_loading(cudaErrorNoKernelImageForDevice, 1, hopper().cards[0]);
+  EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
+  EXPECT_EQ(status.text(),
+            "this build has no code for device 1, NVIDIA H100, sm_90; build with its number in "
+            "STEADY_CUDA_ARCHITECTURES");
+}
+
+TEST(Loading, ThatFailsOtherwiseIsAnErrorLikeAnyOther) {
+  const cudaDeviceProp card = hopper().cards[0];
+  EXPECT_EQ(status_of_loading(cudaErrorIllegalAddress, 0, card).code(), STEADY_DEVICE_FAILED);
+  EXPECT_EQ(status_of_loading(cudaErrorMemoryAllocation, 0, card).code(), STEADY_OUT_OF_MEMORY);
+  EXPECT_EQ(status_of_loading(cudaSuccess, 0, card).code(), STEADY_OK);
+}
+
 TEST(Error, OfALaunchNamesIt) {
   const Status status = status_of(cudaErrorInvalidConfiguration, "launch of attend");
   EXPECT_EQ(status.code(), STEADY_INTERNAL);

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "cuda/faults.cuh"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/scorer.cuh"
 #include "cuda/sm90/weigher.cuh"
@@ -54,18 +53,6 @@ __device__ void prepare(Shared<S>& shared) {
   ptx::sync_cluster();
 }
 
-/// Only a checked engine comes here.
-__device__ inline void log_strays(const LayerCall& call, const PartRange& range) {
-  for (TileCursor tile(call, range); tile.valid(); tile.advance()) {
-    if (threadIdx.x >= kTokens) continue;
-    const Position position = position_of(call, tile, static_cast<int>(threadIdx.x));
-    if (position.slot == nullptr) continue;
-    const int32_t slot = *position.slot;
-    if (slot != kHole && !call.layer.scopes[position.scope].has(slot))
-      log_stray(call, tile.row(), position.scope, position.in_scope, slot);
-  }
-}
-
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
     attend_kernel(const __grid_constant__ LayerCall call,
@@ -82,7 +69,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     return;
   }
   if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
-  if (call.tables.faults != nullptr && blockIdx.y == 0 && rank == 0) log_strays(call, range);
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {

@@ -240,9 +240,6 @@ __device__ inline UnitPlace place_of(const LayerCall& call, int row, int unit) {
           split ? call.limits.parts + plan.first_slot + unit : own_part<S>()};
 }
 
-/// A slot that names nothing, and is no mistake.
-inline constexpr int32_t kHole = -1;
-
 /// A token of a tile.
 struct Position {
   const int32_t* slot;  // where it stands; NULL: there is no such token
