@@ -55,13 +55,4 @@ __device__ inline void change_registers() {
   if constexpr (kTo > kFrom) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kTo));
 }
 
-/// Four 8×8 matrices of 16-bit elements, of which a lane has two neighbours in row lane / 4; lane l
-/// gives the address of row l % 8 of matrix l / 8.
-__device__ inline void store_matrices(void* row, const uint32_t (&registers)[4]) {
-  asm volatile(
-      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
-      "r"(registers[0]), "r"(registers[1]), "r"(registers[2]), "r"(registers[3])
-      : "memory");
-}
-
 }  // namespace steady::cuda::ptx

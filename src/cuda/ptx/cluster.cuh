@@ -74,18 +74,6 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
       : "memory");
 }
 
-/// `kBytes`, a multiple of 16, from this block's memory into another block's, counted by a barrier
-/// beside them there. All three addresses are aligned to 16, and what was written before has passed
-/// fence_shared_writes().
-template <int kBytes>
-__device__ inline void copy_async(Remote to, const void* from, Remote barrier) {
-  asm volatile(
-      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-      "[%3];" ::"r"(to.address),
-      "r"(shared_address(from)), "n"(kBytes), "r"(barrier.address)
-      : "memory");
-}
-
 /// Waits until all that was launched before in the stream is over and seen. Needed first of all
 /// where the launch allowed to begin earlier.
 __device__ inline void wait_for_earlier_grids() {

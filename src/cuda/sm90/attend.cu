@@ -20,8 +20,9 @@ constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair ? 176 : 144, kWeigher = kPair ? 176 : 136;
-  static constexpr int kProducer = kPair ? 80 : 112;
+  static constexpr int kScorer = kPair && S::kHeads == 32 ? 104 : 112;
+  static constexpr int kWeigher = !kPair ? 144 : S::kHeads == 32 ? 216 : 208;
+  static constexpr int kProducer = kPair ? 96 : 120;
   static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };
 
@@ -32,16 +33,12 @@ __device__ void prepare(Shared<S>& shared) {
       ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
-    for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.weights_full[buffer], kWarps);
-      ptx::init_barrier(&shared.weights_empty[buffer], S::kCluster * kWarps);
+    for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
       for (int warp = 0; warp < kWarps; ++warp) {
         ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
-        ptx::init_barrier(&shared.scores_empty[warp][buffer], 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster);
       }
     }
-    ptx::init_barrier(&shared.unit_full[0], kWarps);
-    ptx::init_barrier(&shared.unit_empty[0], S::kCluster * kWarps);
     ptx::fence_barriers();
   }
   if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {

@@ -193,10 +193,7 @@ class Producer {
 
   /// Brings a tile, and fetches the next one into its place.
   __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
-    ring.wait_empty(shared_.tokens_empty);
-    Block* blocks = shared_.tokens[ring.index];
-    if (lane() == 0) reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = tile->named;
-    const Mask slow = tile->slow;
+    const Mask named = tile->named, slow = tile->slow;
     const uint8_t scope = tile->scope;
     const int32_t slot = tile->slot;
     ptx::wait_copies_but<1>();  // but for the slots
@@ -205,12 +202,13 @@ class Producer {
     __syncwarp();
     const Source source = find_next(tile);
     fetch_scales(source);
+    ring.wait_empty(shared_.tokens_empty);
+    Block* blocks = shared_.tokens[ring.index];
+    if (lane() == 0) reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = named;
     const bool plain = store(scales, source, tile, blocks);
     read_slots_ahead();
-    if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]] {
-      __syncwarp();  // another lane's share may be written again
+    if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]]
       store_slowly(scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
-    }
     ptx::fence_shared_writes();
     hand_over(&shared_.tokens_full[ring.index]);
   }
@@ -236,11 +234,13 @@ class Producer {
         }
       }
       fetch_block(source, block, tile);
+      __syncwarp();  // otherwise the compiler collects the loads at the end
     }
     return plain.was_plain();
   }
 
-  /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain.
+  /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain: each lane the chunks
+  /// that it has stored before.
   __device__ void store_slowly(int scope, int32_t slot, bool slow, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
@@ -250,9 +250,10 @@ class Producer {
     const Token place = pool.token(slot);
     const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
-    for (int own = share(); own < kOwnBlocks * kBlockChunks; own += kLanesAToken) {
-      const int chunk = first_block_ * kBlockChunks + own;
-      *blocks[own / kBlockChunks].at(line(), own % kBlockChunks) =
+    for (int i = 0; i < kOwnBlocks * kLaneChunks; ++i) {
+      const int block = i / kLaneChunks, own = kLaneChunks * share() + i % kLaneChunks;
+      const int chunk = (first_block_ + block) * kBlockChunks + own;
+      *blocks[block].at(line(), own) =
           fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
     }
   }

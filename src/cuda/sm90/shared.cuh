@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens, scores and weights, and the barriers
-// that hand them over.
+// What the roles of a block share: queries, buffers of tokens and of scores, and the barriers that
+// hand them over.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,8 +15,7 @@
 
 namespace steady::cuda::sm90 {
 
-inline constexpr int kTokens = 64;    // of a tile: the columns of scores
-inline constexpr int kProducts = 64;  // rows of any product: places for heads
+inline constexpr int kTokens = 64;  // of a tile: the columns of scores
 /// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;          // a warpgroup
@@ -42,36 +41,30 @@ struct Divisors {
 };
 
 /// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
-/// and each does all tokens for the same heads, `kHeads` at most. Eight of them are an octet; the
-/// octets' softmax is dealt to the blocks in turn.
+/// and each does all tokens for the same heads, `kHeads` at most.
 template <int kHeads_, int kCluster_>
 struct Share {
   static constexpr int kHeads = kHeads_, kCluster = kCluster_;
   static constexpr int kOwnBlocks = kBlocks / kCluster;
   static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
-  /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half.
+  /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half,
+  /// so that all warps have some.
   static constexpr int kHalves = kHeads / 32;
   static_assert(kHeads == 32 || (kHeads == 64 && kCluster == 2));
-  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 3 : 6;
-  static constexpr uint32_t kBuffers = kCluster == 2 ? 3 : 4;  // between scorers and weighers
+  // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
+  static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
+  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 7, kScoreBuffers = 2;
   /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
   /// of the values is small, half of them, in turn with the others.
   static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
   static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 
-  /// The octet in half `half` of warp `warp`'s rows in block `rank`: of two, its own comes first.
-  __device__ static int octet_of(int warp, int half, int rank) {
-    return kHalves == 1 ? warp : 2 * warp + (half ^ rank);
+  /// The first head in half `half` of warp `warp`'s rows, and the row of a head.
+  __device__ static int first_head(int warp, int half) {
+    return kHalves == 1 ? 8 * warp : 16 * warp + 8 * half;
   }
-  /// The block that has an octet's softmax, among so many.
-  static constexpr int kOwnOctets = kHeads / 8 / kCluster;
-  __device__ static int owner_of(int octet) { return octet % kCluster; }
-  __device__ static int number_of(int octet) { return octet / kCluster; }
-  /// Where block `rank` has a head of the group, as a row of its products.
-  __device__ static int row_of(int head, int rank) {
-    const int octet = head / 8;
-    const int first = kHalves == 1 ? 16 * octet : 16 * (octet / 2) + 8 * (octet % 2 ^ rank);
-    return first + head % 8;
+  __device__ static int row_of(int head) {
+    return kHalves == 1 ? 16 * (head / 8) + head % 8 : head;
   }
 };
 
@@ -106,42 +99,28 @@ __device__ inline void hand_over_to_cluster(uint64_t* barrier) {
   if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
 }
 
-/// Scores of a tile that a lane has for one head.
+/// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
 inline constexpr int kLaneScores = 16;
-
-/// What makes of a unit's sums what is to be left of them, for one head.
-struct alignas(16) UnitResult {
-  float sum;                        // of the weights as they are, before rounding
-  float out_weight;                 // of a row's answer
-  float left_weight, right_weight;  // of the row so far and of this unit
-};
 
 template <class S>
 struct Shared {
-  Block q[2][S::kOwnBlocks];  // of a row and the next one
+  Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  Block weights[S::kBuffers];  // heads by tokens
-  /// The other blocks' shares of the own octets' scores, by the difference in rank, and for each
-  /// lane of the warps that own one.
-  float4 scores[S::kBuffers][S::kCluster - 1][kLaneScores / 4][S::kOwnOctets][32];
+  /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
+  /// of a weigher have them.
+  float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
+  /// A block's first lines: eight columns of ones.
+  alignas(1024) Chunk ones[8][kBlockChunks];
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
   /// registers.
   int32_t slots[kProducerWarps][32];
   uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
-  uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
-  /// A block's first lines: eight columns of ones.
-  alignas(1024) Chunk ones[8][kBlockChunks];
-  /// By row of a product: what the sums so far are worth after references moved, and what a unit
-  /// comes to. An octet's lie together, to be sent to the other blocks.
-  alignas(16) float old_weight[S::kBuffers][kProducts];
-  UnitResult results[kProducts];
-  // From producers to scorer and weigher and back, from the cluster's scorers to its weighers and
-  // back.
+  SoftmaxState row_so_far[S::kHeads];  // the weigher's own
+  uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
+  // From producers to scorer and weigher and back.
   uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  uint64_t weights_full[S::kBuffers], weights_empty[S::kBuffers];
-  uint64_t unit_full[1], unit_empty[1];
-  // From each warp of a scorer to its like in the other blocks.
-  uint64_t scores_full[kWarps][S::kBuffers], scores_empty[kWarps][S::kBuffers];
+  // From each warp of the cluster's scorers to its like of the weighers and back.
+  uint64_t scores_full[kWarps][S::kScoreBuffers], scores_empty[kWarps][S::kScoreBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
@@ -168,6 +147,14 @@ __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
+
+/// Where what a unit comes to belongs.
+struct UnitPlace {
+  bool split;     // among the slots, because several parts have units of the row
+  bool joins;     // otherwise: is added to the units before it
+  bool finishes;  // and completes the row's answer
+  int partial;    // that keeps what is left: a slot, or the part's own
+};
 
 /// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
 /// empty one.
@@ -203,6 +190,11 @@ class TileCursor {
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
+  __device__ UnitPlace place(int own_partial) const {
+    const bool split = plan_.first_slot != RowPlan::kWhole;
+    return {split, !split && unit_ > 0, !split && unit_ + 1 == units_.count,
+            split ? call_.limits.parts + plan_.first_slot + unit_ : own_partial};
+  }
   /// Whether this part has units of the next row.
   __device__ bool goes_on() const {
     return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
@@ -222,23 +214,6 @@ class TileCursor {
   RowPlan plan_ = {};
   Units units_ = {};
 };
-
-/// Where what a unit comes to belongs.
-struct UnitPlace {
-  bool split;     // among the slots, because several parts have units of the row
-  bool joins;     // otherwise: is added to the units before it
-  bool finishes;  // and completes the row's answer
-  int partial;    // that keeps what is left: a slot, or the part's own
-};
-
-template <class S>
-__device__ inline UnitPlace place_of(const LayerCall& call, int row, int unit) {
-  const RowPlan plan = call.tables.plan.rows[row];
-  const int units = cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count;
-  const bool split = plan.first_slot != RowPlan::kWhole;
-  return {split, !split && unit > 0, !split && unit + 1 == units,
-          split ? call.limits.parts + plan.first_slot + unit : own_part<S>()};
-}
 
 /// A token of a tile.
 struct Position {

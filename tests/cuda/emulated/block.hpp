@@ -199,6 +199,8 @@ T __shfl_sync(unsigned, T value, int from) {
   return steady::emulated::exchange(value, [from](const auto& of_lane) { return of_lane(from); });
 }
 
+inline bool __all_sync(unsigned mask, bool value) { return __ballot_sync(mask, value) == mask; }
+
 inline bool __any_sync(unsigned, bool value) {
   return steady::emulated::exchange(value, [](const auto& of_lane) {
     bool any = false;

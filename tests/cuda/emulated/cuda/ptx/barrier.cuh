@@ -47,13 +47,4 @@ inline void fence_shared_writes() {}
 template <int, int>
 void change_registers() {}
 
-inline void store_matrices(void* row, const uint32_t (&registers)[4]) {
-  emulated::exchange(row, [&](const auto& of_lane) {
-    const int r = emulated::lane() / 4, c = emulated::lane() % 4 * 2;
-    for (int matrix = 0; matrix < 4; ++matrix)
-      std::memcpy(static_cast<uint16_t*>(of_lane(8 * matrix + r)) + c, &registers[matrix], 4);
-    return 0;
-  });
-}
-
 }  // namespace steady::cuda::ptx

@@ -33,11 +33,6 @@ inline void store_async(Remote to, const float4& values, Remote barrier) {
   change(barrier_at(barrier), 0, -static_cast<int>(sizeof values));
 }
 
-template <int kBytes>
-void copy_async(Remote to, const void* from, Remote barrier) {
-  std::memcpy(to.address, from, kBytes);
-  change(barrier_at(barrier), 0, -kBytes);
-}
 inline void wait_for_earlier_grids() {}
 inline void let_next_grid_begin() {}
 

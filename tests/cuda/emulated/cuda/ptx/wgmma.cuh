@@ -26,7 +26,6 @@ void wait_products() {
 }
 template <int kCount>
 void pin(float (&)[kCount]) {}
-inline float copy(float sum) { return sum; }
 
 /// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
 /// the address swizzled by bits 7 to 9.
@@ -37,17 +36,48 @@ inline float element(const Operand& operand, int line, int along) {
   return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
 }
 
-template <int kColumns, bool kTransposed>
-void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
+/// sums[i] += the product of row `i`'s elements, which `a(row, k)` and `b(k, column)` give.
+template <int kCount, class A, class B>
+void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   const int thread = static_cast<int>(threadIdx.x % 128), lane = thread % 32;
-  for (int i = 0; i < kColumns / 2; ++i) {
+  for (int i = 0; i < kCount; ++i) {
     const int row = thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
     const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
     float sum = add ? sums[i] : 0.0f;
-    for (int k = 0; k < 16; ++k)
-      sum += element(a, row, k) * (kTransposed ? element(b, k, column) : element(b, column, k));
+    for (int k = 0; k < 16; ++k) sum += a(row, k) * b(k, column);
     sums[i] = sum;
   }
+}
+
+template <int kColumns>
+void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
+  add_products(
+      sums, add, [&](int row, int k) { return element(a, row, k); },
+      [&](int k, int column) { return element(b, column, k); });
+}
+
+template <int kColumns, bool kTransposed>
+void multiply_add(float (&sums)[kColumns / 2], const uint32_t (&a)[4], const Operand& b, bool add) {
+  struct Registers {
+    uint32_t at[4];
+  };
+  struct Quad {
+    Registers lanes[4];
+  };
+  const Quad quad =
+      emulated::exchange(Registers{{a[0], a[1], a[2], a[3]}}, [](const auto& of_lane) {
+        const int first = emulated::lane() & ~3;
+        return Quad{{of_lane(first), of_lane(first + 1), of_lane(first + 2), of_lane(first + 3)}};
+      });
+  add_products(
+      sums, add,
+      [&](int row, int k) {
+        const uint32_t pair = quad.lanes[k / 2 % 4].at[k / 8 * 2 + row / 8 % 2];
+        return float_from_bf16(static_cast<uint16_t>(pair >> 16 * (k % 2)));
+      },
+      [&](int k, int column) {
+        return kTransposed ? element(b, k, column) : element(b, column, k);
+      });
 }
 
 }  // namespace steady::cuda::ptx
