@@ -2,6 +2,9 @@
 // Checked objects or tensors in, one call of the C API with the interpreter unlocked out.
 #include "calls.hpp"
 
+#include <nanobind/stl/shared_ptr.h>
+
+#include "exchange.hpp"
 #include "fail.hpp"
 #include "steady/steady.hpp"
 
@@ -15,15 +18,6 @@ template <class Object>
 void expect_engine(const char* what, const Object& object, const Engine& engine) {
   if (object.engine().get() != &engine)
     refuse(what, " was made for another engine; it must be made with the one that it is used with");
-}
-
-/// Whatever an int may be, on a CPU it is no stream.
-steady_stream stream_at(uintptr_t address, const Engine& engine) {
-  if (address != 0 && engine.cuda_device() < 0)
-    refuse("stream is ", address,
-           ", but this engine computes on the CPU, where a stream is a "
-           "steady.Stream, or None");
-  return reinterpret_cast<steady_stream>(address);
 }
 
 /// A Stream, or the address of one of CUDA's as an int; None is the default stream.
@@ -59,22 +53,23 @@ void plan(const Engine& engine, steady_workspace workspace, const Step& step,
 
 void decode(const Engine& engine, steady_workspace workspace, const steady_step& step,
             const Layer& layer, steady_stream stream) {
-  if (layer.batch() < step.batch)
-    refuse("the step's batch is ", step.batch, ", but the layer's tensors have room for ",
-           layer.batch());
+  expect_room(layer, step);
   check(unlocked(
       [&] { return steady_decode(engine.get(), workspace, &step, &layer.get(), stream); }));
 }
 
-/// The scratch of a call that gets it as a tensor.
-steady_workspace borrowed_workspace(const Engine& engine, nb::handle object) {
-  const Tensor memory("workspace", object, Access::kWrite, false);
-  if (!memory) refuse("workspace is None; it must be a tensor");
-  memory.expect_device(engine.cuda_device());
-  if (!memory.is_packed_from(0)) refuse(memory.describe(), "; it must be contiguous");
-  return {memory.data<void>(),
-          static_cast<size_t>(memory.elements_from(0) * memory.element_bits() / 8)};
-}
+/// The scratch of a call that gets it as a tensor, and the stream of that tensor's library.
+struct Surroundings {
+  Surroundings(const Engine& engine, nb::handle object, const nb::callable& ask_stream) {
+    const Tensor memory("workspace", object, Access::kWrite, false);
+    if (!memory) refuse("workspace is None; it must be a tensor");
+    workspace = workspace_in(memory, engine);
+    stream = stream_at(current_stream(object, memory.device(), ask_stream), engine);
+  }
+
+  steady_workspace workspace;
+  steady_stream stream;
+};
 
 nb::dict fault_dict(const steady_fault& fault) {
   nb::dict dict;
@@ -90,6 +85,20 @@ nb::dict fault_dict(const steady_fault& fault) {
 }
 
 }  // namespace
+
+steady_stream stream_at(uintptr_t address, const Engine& engine) {
+  if (address != 0 && engine.cuda_device() < 0)
+    refuse("stream is ", address,
+           ", but this engine computes on the CPU, where a stream is a "
+           "steady.Stream, or None");
+  return reinterpret_cast<steady_stream>(address);
+}
+
+void expect_room(const Layer& layer, const steady_step& step) {
+  if (layer.batch() < step.batch)
+    refuse("the step's batch is ", step.batch, ", but the layer's tensors have room for ",
+           layer.batch());
+}
 
 void plan_objects(const std::shared_ptr<Engine>& engine,
                   const std::shared_ptr<Workspace>& workspace, const std::shared_ptr<Step>& step,
@@ -153,24 +162,30 @@ nb::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspac
   return dict;
 }
 
-void plan_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, int batch,
-                  nb::handle window_lengths, nb::handle compressed_lengths, uintptr_t stream) {
+void plan_tensors(nb::callable engine_named, nb::callable ask_stream, nb::handle name,
+                  nb::handle workspace, nb::handle, int batch, nb::handle window_lengths,
+                  nb::handle compressed_lengths) {
+  const auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
   const Step step(engine, batch, window_lengths, compressed_lengths, false);
-  plan(*engine, borrowed_workspace(*engine, workspace), step, stream_at(stream, *engine));
+  const Surroundings surroundings(*engine, workspace, ask_stream);
+  plan(*engine, surroundings.workspace, step, surroundings.stream);
 }
 
-void decode_tensors(const std::shared_ptr<Engine>& engine, nb::handle workspace, int kind,
-                    nb::handle q, nb::handle out, nb::handle lse, nb::handle sink,
-                    nb::handle window_pages, nb::handle window_slots, nb::handle compressed_pages,
-                    nb::handle compressed_slots, bool empty_lse_is_positive, uintptr_t stream) {
-  const Layer layer(engine, kind,
-                    {q, out, lse, sink, window_pages, window_slots, compressed_pages,
-                     compressed_slots, empty_lse_is_positive},
-                    false);
+void decode_tensors(nb::callable engine_named, nb::callable ask_stream, nb::handle name,
+                    nb::handle workspace, nb::handle, int kind, nb::handle q, nb::handle out,
+                    nb::handle lse, nb::handle sink, nb::handle window_pages,
+                    nb::handle window_slots, nb::handle compressed_pages,
+                    nb::handle compressed_slots, bool empty_lse_is_positive) {
+  const auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
+  const Layer layer(
+      engine, kind,
+      {q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots, false},
+      {empty_lse_is_positive, false});
   steady_step step = {};
   step.struct_size = sizeof step;
   step.batch = layer.queries_batch();
-  decode(*engine, borrowed_workspace(*engine, workspace), step, layer, stream_at(stream, *engine));
+  const Surroundings surroundings(*engine, workspace, ask_stream);
+  decode(*engine, surroundings.workspace, step, layer, surroundings.stream);
 }
 
 nb::list backends() {

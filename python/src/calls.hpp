@@ -14,6 +14,11 @@ namespace steady::python {
 
 using Object = nanobind::handle;
 
+/// Whatever an int may be, on a CPU it is no stream.
+steady_stream stream_at(uintptr_t address, const Engine& engine);
+/// Refuses a layer whose tensors hold fewer requests than the step.
+void expect_room(const Layer& layer, const steady_step& step);
+
 // With objects that were made beforehand. `stream` is a Stream, an address as an int, or None.
 void plan_objects(const std::shared_ptr<Engine>& engine,
                   const std::shared_ptr<Workspace>& workspace, const std::shared_ptr<Step>& step,
@@ -27,13 +32,16 @@ void replay(const Graph& graph, Object stream);
 nanobind::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspace,
                       Object stream);
 
-// With tensors that are good for this call. The batch of a decode is that of q.
-void plan_tensors(const std::shared_ptr<Engine>& engine, Object workspace, int batch,
-                  Object window_lengths, Object compressed_lengths, uintptr_t stream);
-void decode_tensors(const std::shared_ptr<Engine>& engine, Object workspace, int kind, Object q,
-                    Object out, Object lse, Object sink, Object window_pages, Object window_slots,
-                    Object compressed_pages, Object compressed_slots, bool empty_lse_is_positive,
-                    uintptr_t stream);
+// With tensors that are good for this call, on the current stream of their library, which
+// ask_stream(tensor) gives where it has no exchange table. engine_named(name) gives the engine;
+// nothing is in `order`. The batch of a decode is that of q.
+void plan_tensors(nanobind::callable engine_named, nanobind::callable ask_stream, Object name,
+                  Object workspace, Object order, int batch, Object window_lengths,
+                  Object compressed_lengths);
+void decode_tensors(nanobind::callable engine_named, nanobind::callable ask_stream, Object name,
+                    Object workspace, Object order, int kind, Object q, Object out, Object lse,
+                    Object sink, Object window_pages, Object window_slots, Object compressed_pages,
+                    Object compressed_slots, bool empty_lse_is_positive);
 
 nanobind::list backends();
 

@@ -162,8 +162,14 @@ inline constexpr const char* kPageBytes =
 another format.)";
 
 inline constexpr const char* kPlanTensors =
-    "Engine.plan of tensors that are good for this call; `stream` is an address. For steady.torch.";
+    "Engine.plan of tensors that are good for this call. For steady.torch.";
 inline constexpr const char* kDecodeTensors =
     "Engine.decode of tensors that are good for this call, with the batch of q. For steady.torch.";
+inline constexpr const char* kEngineCache =
+    "Engines by the shapes that they are for, made by `make`; at most `capacity` of them are kept. "
+    "For steady.torch.";
+inline constexpr const char* kAttendTensors =
+    "Plan and decode of tensors that are good for this call, with scratch of its own. For "
+    "steady.torch.";
 
 }  // namespace steady::python::docs

@@ -24,6 +24,13 @@ std::string Engine::backend_name() const {
   return {};
 }
 
+steady_workspace workspace_in(const Tensor& memory, const Engine& engine) {
+  memory.expect_device(engine.cuda_device());
+  if (!memory.is_packed_from(0)) refuse(memory.describe(), "; it must be contiguous");
+  return {memory.data<void>(),
+          static_cast<size_t>(memory.elements_from(0) * memory.element_bits() / 8)};
+}
+
 Workspace::Workspace(EngineRef engine, nb::handle memory) : engine_(std::move(engine)) {
   workspace_.bytes = steady_workspace_bytes(engine_->get());
   if (memory.is_none()) {
@@ -33,10 +40,7 @@ Workspace::Workspace(EngineRef engine, nb::handle memory) : engine_(std::move(en
     return;
   }
   memory_ = Tensor("memory", memory, Access::kWrite, true);
-  memory_.expect_device(engine_->cuda_device());
-  if (!memory_.is_packed_from(0)) refuse(memory_.describe(), "; it must be contiguous");
-  workspace_ = {memory_.data<void>(),
-                static_cast<size_t>(memory_.elements_from(0) * memory_.element_bits() / 8)};
+  workspace_ = workspace_in(memory_, *engine_);
 }
 
 Workspace::~Workspace() {

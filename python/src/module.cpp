@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "attend.hpp"
 #include "calls.hpp"
 #include "docs.hpp"
 #include "fail.hpp"
@@ -155,10 +156,10 @@ void bind_objects(nb::module_& module) {
                        nb::handle sink, bool empty_lse_is_positive) {
              const auto [window_pages, window_slots] = pool_of("window", window);
              const auto [pages, slots] = pool_of("compressed", compressed);
-             const LayerTensors tensors = {q,     out,          lse,
-                                           sink,  window_pages, window_slots,
-                                           pages, slots,        empty_lse_is_positive};
-             return std::make_shared<Layer>(engine, kind, tensors, true);
+             return std::make_shared<Layer>(
+                 engine, kind,
+                 LayerTensors(q, out, lse, sink, window_pages, window_slots, pages, slots, true),
+                 LseForm{empty_lse_is_positive, false});
            }),
            "engine"_a, "q"_a.none(), "out"_a.none(), "window"_a.none() = nb::none(),
            "compressed"_a.none() = nb::none(), nb::kw_only(), "kind"_a = 0,
@@ -181,13 +182,21 @@ void bind_functions(nb::module_& module) {
         return steady_page_bytes(format_named(format), page_tokens);
       },
       "page_tokens"_a, "format"_a = "fp8", docs::kPageBytes);
-  module.def("plan_tensors", &plan_tensors, "engine"_a, "workspace"_a, "batch"_a,
-             "window_lengths"_a.none(), "compressed_lengths"_a.none(), "stream"_a,
-             docs::kPlanTensors);
-  module.def("decode_tensors", &decode_tensors, "engine"_a, "workspace"_a, "kind"_a, "q"_a, "out"_a,
-             "lse"_a.none(), "sink"_a.none(), "window_pages"_a.none(), "window_slots"_a.none(),
-             "compressed_pages"_a.none(), "compressed_slots"_a.none(), "empty_lse_is_positive"_a,
-             "stream"_a, docs::kDecodeTensors);
+  module.def("plan_tensors", &plan_tensors, "engine_named"_a, "ask_stream"_a, "name"_a,
+             "workspace"_a, "order"_a, "batch"_a, "window_lengths"_a.none(),
+             "compressed_lengths"_a.none(), docs::kPlanTensors);
+  module.def("decode_tensors", &decode_tensors, "engine_named"_a, "ask_stream"_a, "name"_a,
+             "workspace"_a, "order"_a, "kind"_a, "q"_a, "out"_a, "lse"_a.none(), "sink"_a.none(),
+             "window_pages"_a.none(), "window_slots"_a.none(), "compressed_pages"_a.none(),
+             "compressed_slots"_a.none(), "empty_lse_is_positive"_a = false, docs::kDecodeTensors);
+  nb::class_<EngineCache>(module, "EngineCache", docs::kEngineCache)
+      .def(nb::init<nb::callable, size_t>(), "make"_a, "capacity"_a)
+      .def("cache_clear", &EngineCache::clear, "Forgets all engines.");
+  module.def("attend_tensors", &attend_tensors, "engines"_a, "allocate"_a, "ask_stream"_a, "q"_a,
+             "out"_a, "lse"_a.none(), "sink"_a.none(), "window_pages"_a.none(),
+             "window_slots"_a.none(), "window_lengths"_a.none(), "compressed_pages"_a.none(),
+             "compressed_slots"_a.none(), "compressed_lengths"_a.none(), "softmax_scale"_a,
+             "empty_lse_is_positive"_a = false, "heads_first_lse"_a = false, docs::kAttendTensors);
 }
 
 }  // namespace

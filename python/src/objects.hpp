@@ -44,6 +44,9 @@ class Engine {
 using EngineRef = std::shared_ptr<const Engine>;
 using Kept = std::vector<std::shared_ptr<const void>>;
 
+/// The scratch that a tensor holds, which must be one that the engine can use.
+steady_workspace workspace_in(const Tensor& memory, const Engine& engine);
+
 class Workspace {
  public:
   /// Of the library's own memory, or in `memory`, which then stays alive.
@@ -99,36 +102,45 @@ class Step {
   int tensor_count_ = 0;
 };
 
+/// How a layer's lse lies and what it holds.
+struct LseForm {
+  bool empty_is_positive;
+  bool heads_first;  // [batch, heads, queries], as FlashMLA has it
+};
+
 struct LayerTensors {
-  nanobind::handle q, out, lse, sink;
-  nanobind::handle window_pages, window_slots, compressed_pages, compressed_slots;
-  bool empty_lse_is_positive;
+  /// They stay alive if `keep`.
+  LayerTensors(nanobind::handle q, nanobind::handle out, nanobind::handle lse,
+               nanobind::handle sink, nanobind::handle window_pages, nanobind::handle window_slots,
+               nanobind::handle compressed_pages, nanobind::handle compressed_slots, bool keep);
+
+  Tensor q, out, lse, sink;
+  Tensor window_pages, window_slots, compressed_pages, compressed_slots;
 };
 
 /// One layer's tensors, checked against the engine.
 class Layer {
  public:
-  Layer(EngineRef engine, int kind, const LayerTensors& tensors, bool keep);
+  Layer(EngineRef engine, int kind, LayerTensors tensors, LseForm lse_form);
 
   const EngineRef& engine() const { return engine_; }
   const steady_layer& get() const { return layer_; }
   /// Requests that all of its tensors have room for.
   int batch() const { return batch_; }
   /// Requests of q.
-  int queries_batch() const { return static_cast<int>(tensors_[0].extent(0)); }
+  int queries_batch() const { return static_cast<int>(tensors_.q.extent(0)); }
 
  private:
-  const Tensor& add(const char* name, nanobind::handle object, Access access, bool keep);
   steady_strides vectors(const Tensor& tensor, bool of_head_dim);
-  steady_pool pool(const char* pages_name, const char* slots_name, nanobind::handle pages,
-                   nanobind::handle slots, const steady_pool_shape& shape, bool keep);
+  steady_strides heads_first(const Tensor& lse);
+  steady_pool pool(const char* pages_name, const char* slots_name, const Tensor& pages,
+                   const Tensor& slots, const steady_pool_shape& shape);
   void has_room_for(int64_t batch);
 
   EngineRef engine_;
+  LayerTensors tensors_;
   steady_layer layer_ = {};
   int batch_ = STEADY_MAX_BATCH;
-  std::array<Tensor, 8> tensors_;
-  int tensor_count_ = 0;
 };
 
 class Graph {

@@ -44,6 +44,13 @@ void expect_innermost_packed(const Tensor& tensor) {
            " between elements; the last dimension must be contiguous");
 }
 
+void expect_some_stride(const Tensor& tensor, const steady_strides& strides) {
+  if (strides.batch == 0 && strides.query == 0 && strides.head == 0)
+    refuse(tensor.describe(),
+           " with strides of 0 throughout; the library takes these for "
+           "contiguous, so at least one dimension must be there in memory");
+}
+
 int64_t slots_stride_of(const Tensor& slots, const Engine& engine, int32_t width) {
   const Rows rows = rows_of(slots, engine, 1, std::to_string(width));
   const int queries = engine.shape().queries;
@@ -97,49 +104,58 @@ steady_lengths Step::lengths(Tensor tensor) {
   return described;
 }
 
-Layer::Layer(EngineRef engine, int kind, const LayerTensors& tensors, bool keep)
-    : engine_(std::move(engine)) {
+LayerTensors::LayerTensors(nb::handle q_object, nb::handle out_object, nb::handle lse_object,
+                           nb::handle sink_object, nb::handle window_pages_object,
+                           nb::handle window_slots_object, nb::handle compressed_pages_object,
+                           nb::handle compressed_slots_object, bool keep)
+    : q("q", q_object, Access::kRead, keep),
+      out("out", out_object, Access::kWrite, keep),
+      lse("lse", lse_object, Access::kWrite, keep),
+      sink("sink", sink_object, Access::kRead, keep),
+      window_pages("window pages", window_pages_object, Access::kRead, keep),
+      window_slots("window slots", window_slots_object, Access::kRead, keep),
+      compressed_pages("compressed pages", compressed_pages_object, Access::kRead, keep),
+      compressed_slots("compressed slots", compressed_slots_object, Access::kRead, keep) {}
+
+Layer::Layer(EngineRef engine, int kind, LayerTensors tensors, LseForm lse_form)
+    : engine_(std::move(engine)), tensors_(std::move(tensors)) {
   const steady_shape& shape = engine_->shape();
   layer_.struct_size = sizeof layer_;
   layer_.kind = kind;
   if (kind < 0 || kind >= shape.kinds)
     refuse("kind is ", kind, "; this engine has kinds 0 to ", shape.kinds - 1);
 
-  const Tensor& q = add("q", tensors.q, Access::kRead, keep);
+  const auto& [q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots] =
+      tensors_;
   if (!q) refuse("q is None; it must be a bfloat16 tensor");
+  q.expect_device(engine_->cuda_device());
   q.expect_type({kBf16, kBits16}, "bfloat16, or uint16 with the bits of bfloat16");
   layer_.q = q.data<const uint16_t>();
   layer_.q_strides = vectors(q, true);
 
-  const Tensor& out = add("out", tensors.out, Access::kWrite, keep);
   if (!out) refuse("out is None; it must be a bfloat16 tensor");
+  out.expect_device(engine_->cuda_device());
   out.expect_type({kBf16, kBits16}, "bfloat16, or uint16 with the bits of bfloat16");
   layer_.out = out.data<uint16_t>();
   layer_.out_strides = vectors(out, true);
 
-  if (const Tensor& lse = add("lse", tensors.lse, Access::kWrite, keep)) {
+  if (lse) {
+    lse.expect_device(engine_->cuda_device());
     lse.expect_type({kFloat32}, "float32");
     layer_.lse = lse.data<float>();
-    layer_.lse_strides = vectors(lse, false);
-    layer_.empty_lse_is_positive = tensors.empty_lse_is_positive;
+    layer_.lse_strides = lse_form.heads_first ? heads_first(lse) : vectors(lse, false);
+    layer_.empty_lse_is_positive = lse_form.empty_is_positive;
   }
-  if (const Tensor& sink = add("sink", tensors.sink, Access::kRead, keep)) {
+  if (sink) {
+    sink.expect_device(engine_->cuda_device());
     sink.expect_type({kFloat32}, "float32");
     if (sink.dimensions() != 1 || sink.extent(0) != shape.heads || !sink.is_packed_from(0))
       refuse(sink.describe(), "; it must be contiguous, [", shape.heads, "]");
     layer_.sink = sink.data<const float>();
   }
-  layer_.window = pool("window pages", "window slots", tensors.window_pages, tensors.window_slots,
-                       shape.window, keep);
-  layer_.compressed = pool("compressed pages", "compressed slots", tensors.compressed_pages,
-                           tensors.compressed_slots, shape.compressed[kind], keep);
-}
-
-const Tensor& Layer::add(const char* name, nb::handle object, Access access, bool keep) {
-  Tensor& tensor = tensors_[tensor_count_++];
-  tensor = Tensor(name, object, access, keep);
-  if (tensor) tensor.expect_device(engine_->cuda_device());
-  return tensor;
+  layer_.window = pool("window pages", "window slots", window_pages, window_slots, shape.window);
+  layer_.compressed = pool("compressed pages", "compressed slots", compressed_pages,
+                           compressed_slots, shape.compressed[kind]);
 }
 
 void Layer::has_room_for(int64_t batch) {
@@ -159,24 +175,31 @@ steady_strides Layer::vectors(const Tensor& tensor, bool of_head_dim) {
   const int64_t vector = of_head_dim ? STEADY_HEAD_DIM : 1;
   const steady_strides strides = {rows.batch_stride, rows.query_stride,
                                   tensor.stride(head, vector)};
-  if (strides.batch == 0 && strides.query == 0 && strides.head == 0)
-    refuse(tensor.describe(),
-           " with strides of 0 throughout; the library takes these for "
-           "contiguous, so at least one dimension must be there in memory");
+  expect_some_stride(tensor, strides);
   return strides;
 }
 
-steady_pool Layer::pool(const char* pages_name, const char* slots_name, nb::handle pages_object,
-                        nb::handle slots_object, const steady_pool_shape& shape, bool keep) {
+steady_strides Layer::heads_first(const Tensor& lse) {
+  const int64_t heads = engine_->shape().heads, queries = engine_->shape().queries;
+  if (lse.dimensions() != 3 || lse.extent(1) != heads || lse.extent(2) != queries)
+    refuse(lse.describe(), "; it must be [batch, ", heads, ", ", queries, "]");
+  has_room_for(lse.extent(0));
+  const steady_strides strides = {lse.stride(0, heads * queries), lse.stride(2, heads),
+                                  lse.stride(1, 1)};
+  expect_some_stride(lse, strides);
+  return strides;
+}
+
+steady_pool Layer::pool(const char* pages_name, const char* slots_name, const Tensor& pages,
+                        const Tensor& slots, const steady_pool_shape& shape) {
   if (shape.max_tokens == 0) {
-    if (!pages_object.is_none() || !slots_object.is_none())
-      refuse(pages_name, " are given, but this engine has no such pool");
+    if (pages || slots) refuse(pages_name, " are given, but this engine has no such pool");
     return {};
   }
-  const Tensor& pages = add(pages_name, pages_object, Access::kRead, keep);
-  const Tensor& slots = add(slots_name, slots_object, Access::kRead, keep);
   if (!pages || !slots)
     refuse(pages ? slots_name : pages_name, " are None, but this engine has such a pool");
+  pages.expect_device(engine_->cuda_device());
+  slots.expect_device(engine_->cuda_device());
 
   const int64_t page_bytes = steady_page_bytes(shape.format, shape.page_tokens);
   const bool bf16 = shape.format == STEADY_CACHE_BF16;

@@ -3,61 +3,14 @@
 #include "tensor.hpp"
 
 #include <algorithm>
-#include <array>
-#include <utility>
 
+#include "exchange.hpp"
 #include "fail.hpp"
 
 namespace nb = nanobind;
 
 namespace steady::python {
 namespace {
-
-/// The head of DLPack's C exchange table, as far as it is used here (DLPack 1.2 and later 1.x).
-struct ExchangeTable {
-  struct {
-    uint32_t major, minor;
-  } version;
-  ExchangeTable* previous;
-  void* allocate;
-  void* managed_from_object;
-  void* managed_to_object;
-  int (*view_from_object)(void* object, nb::dlpack::dltensor* out);
-};
-
-/// The table that a type offers, or NULL.
-const ExchangeTable* offered_table(PyTypeObject* type) {
-  const ExchangeTable* table = nullptr;
-  PyObject* capsule =
-      PyObject_GetAttrString(reinterpret_cast<PyObject*>(type), "__dlpack_c_exchange_api__");
-  if (capsule != nullptr && PyCapsule_IsValid(capsule, "dlpack_exchange_api")) {
-    table = static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule, "dlpack_exchange_api"));
-    if (table->version.major != 1 || table->view_from_object == nullptr) table = nullptr;
-  }
-  Py_XDECREF(capsule);
-  PyErr_Clear();
-  return table;
-}
-
-/// As offered_table, which asks, and where there is none raises, for the last few types only once.
-/// A type without a table that gets one later is still right, only slower. A remembered type is
-/// kept alive, so that no other can have its address. The GIL guards what is remembered.
-const ExchangeTable* exchange_table(PyTypeObject* type) {
-  struct Known {
-    PyTypeObject* type;
-    const ExchangeTable* table;
-  };
-  static std::array<Known, 4> known = {};  // torch's, NumPy's, one's own subclass, and one more
-  static size_t oldest = 0;
-  for (const Known& entry : known)
-    if (entry.type == type) return entry.table;
-  const ExchangeTable* table = offered_table(type);
-  Py_INCREF(reinterpret_cast<PyObject*>(type));
-  const Known forgotten = std::exchange(known[oldest], {type, table});
-  oldest = (oldest + 1) % known.size();
-  Py_XDECREF(reinterpret_cast<PyObject*>(forgotten.type));  // last: it may run any code
-  return table;
-}
 
 /// Invalid where the object is no array, or not writable though it must be.
 nb::ndarray<nb::ro> import(nb::handle object, Access access) {

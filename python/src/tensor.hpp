@@ -34,6 +34,7 @@ class Tensor {
   explicit operator bool() const { return name_ != nullptr; }
 
   const char* name() const { return name_; }
+  nanobind::dlpack::device device() const { return view_.device; }
   int dimensions() const { return view_.ndim; }
   int64_t extent(int dimension) const { return view_.shape[dimension]; }
   /// In elements. Where the extent is 1 the stride means nothing, and `instead` is given.

@@ -29,7 +29,7 @@ library.define(
     "attend(Tensor q, Tensor(a!) out, Tensor(b!)? lse, Tensor? sink, Tensor? window_pages,"
     " Tensor? window_slots, Tensor? window_lengths, Tensor? compressed_pages,"
     " Tensor? compressed_slots, Tensor? compressed_lengths, float softmax_scale,"
-    " bool empty_lse_is_positive=False) -> ()"
+    " bool empty_lse_is_positive=False, bool heads_first_lse=False) -> ()"
 )
 
 
@@ -39,8 +39,8 @@ def is_watched(tensor):
     return (
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
-        or _len_torch_dispatch_stack() > 0
-        or _len_torch_function_stack() > 0
+        or _len_torch_dispatch_stack()
+        or _len_torch_function_stack()
         or _is_tracing()
         or peek_interpreter_stack() is not None
     )
@@ -57,16 +57,18 @@ def engine_named(name):
     return _core.Engine(**json.loads(name))
 
 
+def engine_like(q, heads, queries, softmax_scale, window, compressed):
+    return _core.Engine(
+        heads, window, compressed, queries=queries, max_batch=_core.MAX_BATCH,
+        softmax_scale=softmax_scale, backend=q.device.type, device=index_of(q.device),
+    )  # fmt: skip
+
+
 # An engine that falls out of the cache goes when the calls that are using it have returned. On a CPU
 # its threads end with it. On CUDA it owns nothing on the device: what it has launched or a graph has
 # captured holds its numbers by value and the addresses of the call's scratch, where the plan is
 # sealed, and so outlives it.
-@functools.lru_cache(maxsize=KEPT_ENGINES)
-def engine_for(device, heads, queries, softmax_scale, window, compressed):
-    return _core.Engine(
-        heads, window, compressed, queries=queries, max_batch=_core.MAX_BATCH,
-        softmax_scale=softmax_scale, backend=device.type, device=index_of(device),
-    )  # fmt: skip
+engine_for = _core.EngineCache(engine_like, KEPT_ENGINES)
 
 
 def aligned_bytes(count, device):
@@ -82,61 +84,11 @@ def current_stream(tensor):
     return torch._C._cuda_getCurrentRawStream(tensor.get_device())
 
 
-def pool_shape(pages, slots):
-    if pages is None or slots is None:
-        return None
-    return pages.shape[1], slots.shape[-1], "fp8" if pages.element_size() == 1 else "bf16"
-
-
-def rows_at_one_stride(slots):
-    """The library takes one stride for all rows. A copy is one kernel, capturable as any."""
-    if slots is None or slots.ndim != 3 or 1 in slots.shape[:2]:
-        return slots
-    return slots if slots.stride(0) == slots.shape[1] * slots.stride(1) else slots.contiguous()
-
-
-def plan(engine, memory, order, batch, window_lengths, compressed_lengths):
-    _core.plan_tensors(
-        engine_named(engine), memory, batch, window_lengths, compressed_lengths,
-        current_stream(memory),
-    )  # fmt: skip
-
-
-def decode(
-    engine, memory, order, kind, q, out, lse, sink,
-    window_pages, window_slots, compressed_pages, compressed_slots, empty_lse_is_positive=False,
-):  # fmt: skip
-    _core.decode_tensors(
-        engine_named(engine), memory, kind, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots,
-        empty_lse_is_positive, current_stream(memory),
-    )  # fmt: skip
-
-
-def attend(
-    q, out, lse, sink, window_pages, window_slots, window_lengths,
-    compressed_pages, compressed_slots, compressed_lengths, softmax_scale,
-    empty_lse_is_positive=False,
-):  # fmt: skip
-    window_slots = rows_at_one_stride(window_slots)
-    compressed_slots = rows_at_one_stride(compressed_slots)
-    queries = q.shape[1] if q.ndim == 4 else 1
-    engine = engine_for(
-        q.device, q.shape[-2], queries, softmax_scale,
-        pool_shape(window_pages, window_slots), pool_shape(compressed_pages, compressed_slots),
-    )  # fmt: skip
-    # New at each call, from the allocator that knows about streams and captures: a plan that no
-    # other call can see can't be stale.
-    memory = aligned_bytes(engine.workspace_bytes, q.device)
-    stream = current_stream(q)
-    _core.plan_tensors(
-        engine, memory, q.shape[0], window_lengths, (compressed_lengths,), stream
-    )
-    _core.decode_tensors(
-        engine, memory, 0, q, out, lse, sink,
-        window_pages, window_slots, compressed_pages, compressed_slots,
-        empty_lse_is_positive, stream,
-    )  # fmt: skip
+# What stands behind the operators takes its arguments as they come. Where the tensors of this torch
+# have no table for C that tells the stream and allocates, it calls the functions given here.
+plan = functools.partial(_core.plan_tensors, engine_named, current_stream)
+decode = functools.partial(_core.decode_tensors, engine_named, current_stream)
+attend = functools.partial(_core.attend_tensors, engine_for, aligned_bytes, current_stream)
 
 
 def no_result(*arguments):

@@ -84,7 +84,7 @@ def flash_mla_with_kvcache(
         extra = (extra_k_cache, extra_indices_in_kvcache)
     elif extra_indices_in_kvcache is not None or extra_topk_length is not None:
         raise _refusal("extra indices or lengths are given without extra_k_cache")
-    out, lse = _torch.attend(
+    return _torch.attend(
         q,
         (k_cache, indices),
         extra,
@@ -94,8 +94,8 @@ def flash_mla_with_kvcache(
         softmax_scale=HEAD_DIM**-0.5 if softmax_scale is None else softmax_scale,
         out=out,
         empty_lse_is_positive=True,
+        heads_first_lse=True,
     )
-    return out, lse.transpose(1, 2)
 
 
 def _refusal(sentence):
@@ -123,7 +123,8 @@ def _refuse_what_is_not_covered(
         )
     if head_dim_v != HEAD_DIM:
         raise _refusal(f"head_dim_v is {head_dim_v}; it must be {HEAD_DIM}")
-    if not is_fp8_kvcache or k_cache.shape[2:] != (1, FP8_TOKEN_BYTES):
+    _, _, key_heads, token_bytes = k_cache.shape
+    if not is_fp8_kvcache or key_heads != 1 or token_bytes != FP8_TOKEN_BYTES:
         raise _refusal(
             f"k_cache is {list(k_cache.shape)} with is_fp8_kvcache={is_fp8_kvcache}; sparse "
             f"decoding needs FP8 tokens of [blocks, block_size, 1, {FP8_TOKEN_BYTES}]"

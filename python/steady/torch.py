@@ -141,6 +141,17 @@ class Engine:
         return engine.report(_core.Workspace(engine, workspace.memory), stream)
 
 
+def _new_lse(q, heads_first):
+    """By sizes and strides, which cost torch less of the host than sizes alone."""
+    if q.ndim != 4:
+        return q.new_empty(q.shape[:-1], dtype=torch.float32)
+    batch, queries, heads, _ = q.shape
+    sizes, strides = (batch, queries, heads), (queries * heads, heads, 1)
+    if heads_first:
+        sizes, strides = (batch, heads, queries), (queries * heads, 1, heads)
+    return q.new_empty_strided(sizes, strides, dtype=torch.float32)
+
+
 def attend(
     q: Tensor,
     window: tuple[Tensor, Tensor],
@@ -153,6 +164,7 @@ def attend(
     out: Optional[Tensor] = None,
     lse: Optional[Tensor] = None,
     empty_lse_is_positive: bool = False,
+    heads_first_lse: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Plans and decodes one layer in one call, with an engine and scratch of its own.
 
@@ -163,19 +175,20 @@ def attend(
     ..._lengths int32 [batch] or [batch, queries]; None: all slots count
     sink        float32 [heads], or None
     out, lse    bfloat16 like q and float32 [batch, queries, heads] to be written, or None: new ones
+    heads_first_lse  lse is [batch, heads, queries], as FlashMLA has it; a new one lies as otherwise
 
-    Returns (out, lse); lse is -inf for a row without tokens, or +inf if so asked. A step of many layers costs less with
-    an Engine, which plans once. Where slots have several queries and requests do not follow each
-    other at a multiple of the queries' stride, they are copied first.
+    Returns (out, lse); lse is -inf for a row without tokens, or +inf if so asked. A step of many
+    layers costs less with an Engine, which plans once. Where slots have several queries and
+    requests do not follow each other at a multiple of the queries' stride, they are copied first.
     """
     if out is None:
         out = torch.empty_like(q, memory_format=torch.contiguous_format)
     if lse is None:
-        lse = q.new_empty(q.shape[:-1], dtype=torch.float32)
+        lse = _new_lse(q, heads_first_lse)
     pages, slots = compressed or (None, None)
     call = torch.ops.steady.attend if _operators.is_watched(q) else _operators.attend
     call(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
-        compressed_lengths, softmax_scale, empty_lse_is_positive,
+        compressed_lengths, softmax_scale, empty_lse_is_positive, heads_first_lse,
     )  # fmt: skip
     return out, lse

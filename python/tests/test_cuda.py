@@ -93,6 +93,24 @@ def test_a_call_on_a_side_stream_waits_for_that_stream_and_no_other():
     assert torch.equal(answer, expected)
 
 
+def test_attend_on_a_side_stream_waits_for_that_stream_and_no_other():
+    call = make_case(8, "cuda", **SHAPES)
+    expected, _ = door.attend(call.q, call.window.pool, call.compressed.pool)
+    q, side = call.q.clone(), torch.cuda.Stream()
+    torch.cuda.synchronize()
+    with torch.cuda.stream(side):
+        call.q.fill_(float("nan"))
+        torch.cuda._sleep(200_000_000)  # the copy comes late
+        call.q.copy_(q)
+        # The scratch of the first call goes to the second one, which must run after it.
+        first, _ = door.attend(call.q, call.window.pool, call.compressed.pool)
+        second, _ = door.attend(call.q, call.window.pool, call.compressed.pool)
+        assert not side.query()  # the host did not wait
+    assert torch.cuda.current_stream().query()  # the default stream has nothing to do with it
+    side.synchronize()
+    assert torch.equal(first, expected) and torch.equal(second, expected)
+
+
 def test_a_step_captured_on_a_side_stream_may_be_replayed_on_another():
     call = make_case(5, "cuda", **SHAPES)
     engine = call.engine()

@@ -79,6 +79,54 @@ def test_answers_go_where_the_caller_wants_them(device):
 
 
 @devices
+def test_the_lse_may_have_its_heads_before_its_queries(device):
+    call = make_case(18, device, heads=5, queries=2, batch=3)
+    plain = door.attend(call.q, call.window.pool)[1]
+    for lse in (None, torch.full((3, 5, 2), float("nan"), device=device)):
+        _, by_heads = door.attend(call.q, call.window.pool, lse=lse, heads_first_lse=True)
+        assert by_heads.shape == (3, 5, 2) and torch.equal(by_heads, plain.transpose(1, 2))
+    with pytest.raises(steady.InvalidArgument, match=r"lse is float32 \[3, 2, 5\]"):
+        door.attend(call.q, call.window.pool, lse=plain, heads_first_lse=True)
+
+
+@devices
+def test_tensors_without_a_table_for_c_get_the_same_bits(device):
+    """As those of an older torch are."""
+
+    class Bare(torch.Tensor):
+        __dlpack_c_exchange_api__ = None
+
+    call = make_case(19, device, heads=8, queries=2)
+    pool, lengths = (call.window.pages.view(torch.uint8), call.window.slots), call.window.lengths
+    engine, out = call.engine(), call.out
+    memory, order = engine.workspace()
+    answers = []
+    for kind in (torch.Tensor, Bare):
+        q, scratch = call.q.as_subclass(kind), memory.as_subclass(kind)
+        operators.attend(q, out, call.lse, None, *pool, lengths, None, None, None, 0.1)
+        answers += [out.clone()]
+        operators.plan(engine.name, scratch, order, call.batch, lengths, [])
+        operators.decode(engine.name, scratch, order, 0, q, out, None, None, *pool, None, None)
+        answers += [out.clone()]
+    assert torch.equal(answers[0], answers[2]) and torch.equal(answers[1], answers[3])
+    assert not torch.stack(answers).isnan().any()
+
+
+@devices
+def test_a_refused_attend_writes_nothing_and_the_next_one_answers(device):
+    call = make_case(20, device, **SHAPES)
+    short = call.window.lengths[:1]
+    with pytest.raises(steady.InvalidArgument, match="window_lengths is int32"):
+        door.attend(call.q, call.window.pool, window_lengths=short, out=call.out, lse=call.lse)
+    with pytest.raises(steady.InvalidArgument, match="window pages is uint8"):
+        flat = call.window.pages.view(torch.uint8).flatten(1)
+        door.attend(call.q, (flat, call.window.slots), out=call.out, lse=call.lse)
+    assert call.out.isnan().all() and call.lse.isnan().all()
+    out, _ = door.attend(call.q, call.window.pool, window_lengths=call.window.lengths)
+    assert not out.isnan().any()
+
+
+@devices
 def test_compiled_calls_have_no_graph_break_and_the_same_bits(device):
     call = make_case(6, device, **SHAPES)
     engine = call.engine()
