@@ -79,7 +79,7 @@ struct Partial {
   float* out;            ///< [heads, 512]
 };
 
-/// Written by plan (lengths) and attend (slots) of a checked engine, by each worker into its own.
+/// Written by plan (lengths) and attend or check (slots) of a checked engine.
 struct FaultSeen {
   int64_t count;
   int32_t layer, kind, scope, request, query, position, value;  // -1: has no meaning here

@@ -174,7 +174,10 @@ Status CudaEngine::stream_create(steady_stream* out) const {
   return {};
 }
 
-void CudaEngine::stream_destroy(steady_stream stream) const { cudaStreamDestroy(native(stream)); }
+void CudaEngine::stream_destroy(steady_stream stream) const {
+  const DeviceGuard guard(card_.device);
+  cudaStreamDestroy(native(stream));
+}
 
 Status CudaEngine::stream_wait(steady_stream stream) const {
   const DeviceGuard guard(card_.device);
@@ -191,7 +194,10 @@ Status CudaEngine::device_alloc(size_t bytes, void** out) const {
   return status_of(cudaMalloc(out, std::max<size_t>(bytes, 1)), "allocation of device memory");
 }
 
-void CudaEngine::device_free(void* memory) const { cudaFree(memory); }
+void CudaEngine::device_free(void* memory) const {
+  const DeviceGuard guard(card_.device);
+  cudaFree(memory);
+}
 
 Status CudaEngine::copy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                         steady_stream stream) const {

@@ -46,6 +46,7 @@ inline Status status_of(cudaError_t error, const char* what) {
             join("the device had failed before this call, in work that ran earlier (", text, "); ",
                  what, " did not happen")};
   }
+  cudaGetLastError();  // or whoever looks next would take our error for theirs
   if (error == cudaErrorMemoryAllocation)
     return {STEADY_OUT_OF_MEMORY, join(what, " failed with ", text)};
   if (is_of_capture(error)) {

@@ -62,12 +62,21 @@ bool can_run(const Machine& machine, std::string* detail) {
 }
 
 Status status_of_loading(cudaError_t error, int device, const cudaDeviceProp& card) {
-  if (error == cudaErrorNoKernelImageForDevice) {
-    return {STEADY_UNSUPPORTED,
-            join("this build has no code for device ", device, ", ", describe(card),
-                 "; build with its number in STEADY_CUDA_ARCHITECTURES")};
+  const Status plain = status_of(error, "loading the attend kernels");
+  constexpr const char* kBuild = "build with its number in STEADY_CUDA_ARCHITECTURES";
+  const std::string named = join("device ", device, ", ", describe(card));
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+    case cudaErrorInvalidDeviceFunction:
+      return {STEADY_UNSUPPORTED, join("this build has no code for ", named, "; ", kBuild)};
+    case cudaErrorUnsupportedPtxVersion:
+    case cudaErrorInvalidPtx:
+    case cudaErrorJitCompilerNotFound:
+      return {STEADY_UNSUPPORTED, join("the NVIDIA driver can't compile this build's code for ",
+                                       named, "; update the driver, or ", kBuild)};
+    default:
+      return plain;
   }
-  return status_of(error, "loading the attend kernels");
 }
 
 std::string describe(const cudaDeviceProp& card) {

@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(kHeadsABlock * 32)
   const int head = static_cast<int>(blockIdx.y) * kHeadsABlock + static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   if (!planned(call)) return;
-  // Attend has read it; nothing here does.
+  // Check has read it; nothing here does.
   const bool first_thread = blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0;
   if (call.tables.faults != nullptr && first_thread) ++*call.tables.layer;
   if (head >= call.heads) return;

@@ -32,28 +32,45 @@ CaseSpec two_scopes() {
   return spec;
 }
 
-TEST_F(CudaDevice, PlanAndDecodeNeitherAllocateNorWait) {
-  HostileCase c(two_scopes());
-  const Engine engine(c.shape(), STEADY_CUDA);
-  const Caller caller(engine);
-  caller.run(c);
-  // In this mode an allocation or a wait on any thread ends the capture with an error.
-  const auto stream = static_cast<cudaStream_t>(caller.stream());
-  ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
-  EXPECT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &c.step, stream)));
-  EXPECT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], stream)));
-  cudaGraph_t graph = nullptr;
-  ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
-  cudaGraphExec_t ready = nullptr;
-  ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
-  for (uint64_t seed = 1; seed <= 5; ++seed) {
-    c.refill(seed);
-    ASSERT_EQ(cudaGraphLaunch(ready, stream), cudaSuccess);
-    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
-    EXPECT_TRUE(close_to(c.outputs(), c.answer())) << seed;
+/// Kernels, and memory that is set, but none that is allocated or copied.
+void expect_only_kernels_and_sets(cudaGraph_t graph) {
+  size_t count = 0;
+  ASSERT_EQ(cudaGraphGetNodes(graph, nullptr, &count), cudaSuccess);
+  std::vector<cudaGraphNode_t> nodes(count);
+  ASSERT_EQ(cudaGraphGetNodes(graph, nodes.data(), &count), cudaSuccess);
+  EXPECT_GT(count, 0u);
+  for (const cudaGraphNode_t node : nodes) {
+    cudaGraphNodeType type = cudaGraphNodeTypeEmpty;
+    ASSERT_EQ(cudaGraphNodeGetType(node, &type), cudaSuccess);
+    EXPECT_TRUE(type == cudaGraphNodeTypeKernel || type == cudaGraphNodeTypeMemset) << type;
   }
-  cudaGraphExecDestroy(ready);
-  cudaGraphDestroy(graph);
+}
+
+TEST_F(CudaDevice, PlanAndDecodeNeitherAllocateNorWait) {
+  for (const int32_t checked : {0, 1}) {
+    HostileCase c(two_scopes());
+    const Engine engine(c.shape(), {sizeof(steady_options), STEADY_CUDA, 0, 0, checked});
+    const Caller caller(engine);
+    caller.run(c);
+    // In this mode an allocation or a wait on any thread ends the capture with an error.
+    const auto stream = static_cast<cudaStream_t>(caller.stream());
+    ASSERT_EQ(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal), cudaSuccess);
+    EXPECT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &c.step, stream)));
+    EXPECT_TRUE(ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], stream)));
+    cudaGraph_t graph = nullptr;
+    ASSERT_EQ(cudaStreamEndCapture(stream, &graph), cudaSuccess);
+    expect_only_kernels_and_sets(graph);
+    cudaGraphExec_t ready = nullptr;
+    ASSERT_EQ(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+    for (uint64_t seed = 1; seed <= 5; ++seed) {
+      c.refill(seed);
+      ASSERT_EQ(cudaGraphLaunch(ready, stream), cudaSuccess);
+      ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
+      EXPECT_TRUE(close_to(c.outputs(), c.answer())) << seed;
+    }
+    cudaGraphExecDestroy(ready);
+    cudaGraphDestroy(graph);
+  }
 }
 
 TEST_F(CudaDevice, FindsTokensAtBothEndsOfADevicePoolBeyond4GiB) {
@@ -173,7 +190,7 @@ void copy_what_may_be_read(const ScopeSpec& scope, const int32_t* lengths, int32
   }
 }
 
-void expect_right_in_exact_arrays(const CaseSpec& spec) {
+void expect_right_in_exact_arrays(const CaseSpec& spec, int32_t checked) {
   SCOPED_TRACE(describe(spec));
   const HostileCase c(spec);
   const int32_t rows = spec.batch;
@@ -191,7 +208,7 @@ void expect_right_in_exact_arrays(const CaseSpec& spec) {
   copy_what_may_be_read(spec.compressed[0], c.compressed_lengths(), rows, &arrays,
                         &layer.compressed);
 
-  const Engine engine(c.shape(), STEADY_CUDA);
+  const Engine engine(c.shape(), {sizeof(steady_options), STEADY_CUDA, 0, 0, checked});
   const size_t bytes = steady_workspace_bytes(engine.get());
   const steady_workspace workspace = {arrays.of<uint8_t>(static_cast<int64_t>(bytes)), bytes};
   ASSERT_TRUE(ok(steady_plan(engine.get(), workspace, &step, nullptr)));
@@ -213,13 +230,13 @@ TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed)
     spec.loose = false;
     spec.window.page_tokens = page_tokens;
     spec.compressed[0] = {1500, STEADY_CACHE_BF16, page_tokens};
-    expect_right_in_exact_arrays(spec);
+    for (const int32_t checked : {0, 1}) expect_right_in_exact_arrays(spec, checked);
     // Rows enough for groups of 32 and 64 heads.
     spec.batch = 140;
     spec.compressed[0].width = 90;
     for (const int32_t heads : {30, 64}) {
       spec.heads = heads;
-      expect_right_in_exact_arrays(spec);
+      expect_right_in_exact_arrays(spec, 0);
     }
   }
 }
@@ -234,6 +251,27 @@ TEST_F(CudaDevice, WithoutAPlanAnswersAreNaN) {
   for (const uint16_t bits : c.outputs().out) EXPECT_EQ(bits & 0x7fff, 0x7fc0);
   for (const float lse : c.outputs().lse) EXPECT_TRUE(std::isnan(lse));
   EXPECT_TRUE(c.gaps_untouched());
+}
+
+TEST_F(CudaDevice, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
+  const HostileCase planned(two_scopes());
+  const Engine engine(planned.shape(), STEADY_CUDA), twin(planned.shape(), STEADY_CUDA);
+  const Caller caller(engine);
+  const auto expect_nan = [&](const Engine& decoder, int32_t batch) {
+    CaseSpec spec = two_scopes();
+    spec.max_batch = spec.batch;
+    spec.batch = batch;
+    const HostileCase c(spec);
+    EXPECT_TRUE(ok(steady_plan(engine.get(), caller.workspace(), &planned.step, caller.stream())));
+    EXPECT_TRUE(ok(
+        steady_decode(decoder.get(), caller.workspace(), &c.step, &c.layers[0], caller.stream())));
+    EXPECT_TRUE(ok(steady_stream_wait(engine.get(), caller.stream())));
+    for (const uint16_t bits : c.outputs().out) ASSERT_EQ(bits & 0x7fff, 0x7fc0);
+    for (const float lse : c.outputs().lse) ASSERT_TRUE(std::isnan(lse));
+    EXPECT_TRUE(c.gaps_untouched());
+  };
+  for (const int32_t batch : {1, 4}) expect_nan(engine, batch);
+  expect_nan(twin, planned.spec().batch);
 }
 
 // Breaks the device's context, so it runs in a process of its own.

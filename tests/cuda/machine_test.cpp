@@ -103,11 +103,25 @@ TEST(Machine, WithOneGoodCardAmongOthersRuns) {
 }
 
 TEST(Loading, OnACardThatThisBuildHasNoCodeForSaysWhatToBuildWith) {
-  const Status status = status_of_loading(cudaErrorNoKernelImageForDevice, 1, hopper().cards[0]);
-  EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
-  EXPECT_EQ(status.text(),
-            "this build has no code for device 1, NVIDIA H100, sm_90; build with its number in "
-            "STEADY_CUDA_ARCHITECTURES");
+  for (const cudaError_t error :
+       {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction}) {
+    const Status status = status_of_loading(error, 1, hopper().cards[0]);
+    EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
+    EXPECT_EQ(status.text(),
+              "this build has no code for device 1, NVIDIA H100, sm_90; build with its number in "
+              "STEADY_CUDA_ARCHITECTURES");
+  }
+}
+
+TEST(Loading, ByADriverTooOldForTheBuildsPtxSaysSo) {
+  for (const cudaError_t error :
+       {cudaErrorUnsupportedPtxVersion, cudaErrorInvalidPtx, cudaErrorJitCompilerNotFound}) {
+    const Status status = status_of_loading(error, 0, hopper().cards[0]);
+    EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
+    EXPECT_EQ(status.text(),
+              "the NVIDIA driver can't compile this build's code for device 0, NVIDIA H100, sm_90; "
+              "update the driver, or build with its number in STEADY_CUDA_ARCHITECTURES");
+  }
 }
 
 TEST(Loading, ThatFailsOtherwiseIsAnErrorLikeAnyOther) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A whole model replayed a thousand times; not a byte of device memory is taken. Runs alone, for
-// the device's free memory is everybody's.
+// A whole model replayed a thousand times; the device has as much free memory as before. Runs
+// alone, for that memory is everybody's.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -13,7 +13,13 @@
 namespace steady::test {
 namespace {
 
-class CudaMemory : public OnDevice {};
+class CudaMemory : public OnDevice {
+ protected:
+  void SetUp() override {
+    OnDevice::SetUp();
+    set_row_tolerance(kRowToleranceOfBf16Products);
+  }
+};
 
 constexpr int32_t kBatch = 4;
 
@@ -91,6 +97,10 @@ TEST_F(CudaMemory, AThousandReplaysOf61LayersOfOtherStepsTakeNoneAndStayEqualToE
     c.reset_outputs();
     captured.replay(graph);
     const std::vector<Outputs> replayed = all_outputs(c);
+    if (replay == 0 || replay == 999) {
+      for (size_t layer = 0; layer < c.layers.size(); ++layer)
+        ASSERT_TRUE(close_to(replayed[layer], c.answer(layer))) << layer;
+    }
     c.reset_outputs();
     eager.run(c);
     for (size_t layer = 0; layer < c.layers.size(); ++layer) {

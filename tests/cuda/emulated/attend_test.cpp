@@ -129,8 +129,11 @@ AttendChoice portable_choice(const Shape& shape, int heads) {
   return {};
 }
 
-/// The whole call, planned by the CPU.
-Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel) {
+constexpr uint64_t kSeal = 77;
+
+/// The whole call, planned by the CPU; `spoil` may change what the plan says of itself.
+Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
+           void (*spoil)(PlanHeader*) = nullptr) {
   Answer answer(inputs.shape());
   PlanHeader header = {};
   std::vector<PartRange> parts(limits.parts);
@@ -138,14 +141,15 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel)
   std::vector<int32_t> split_rows(limits.parts);
   const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
   cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
-  header.seal = 77;
+  header.seal = kSeal;
+  if (spoil != nullptr) spoil(&header);
   const int heads = inputs.shape().heads;
   std::vector<SoftmaxState> states(size_t{1} * (limits.parts + limits.slots) * heads);
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
   const Tables tables = {plan, nullptr, states.data(), outs.data(), nullptr, &layers};
   const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
-                          77,    limits, inputs.layer(answer.out.data(), answer.lse.data()),
+                          kSeal, limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.cluster != Kernel::kPortable) {
     const int groups = (heads + kernel.heads - 1) / kernel.heads;
@@ -207,6 +211,20 @@ class Emulated : public testing::TestWithParam<Kernel> {};
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{Kernel::kPortable, 16}));
 INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
                          testing::Values(Kernel{2, 32}, Kernel{2, 64}, Kernel{4, 8}));
+
+TEST_P(Emulated, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
+  const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
+  void (*const spoilers[])(PlanHeader*) = {
+      [](PlanHeader* header) { header->batch = kRows - 1; },
+      [](PlanHeader* header) { header->batch = kRows + 1; },
+      [](PlanHeader* header) { header->seal = kSeal + 1; },
+  };
+  for (const auto& spoil : spoilers) {
+    const Answer answer = run(inputs, kSplit, GetParam(), spoil);
+    for (const uint16_t bits : answer.out) ASSERT_EQ(bits & 0x7fff, 0x7fc0);
+    for (const float lse : answer.lse) ASSERT_TRUE(std::isnan(lse));
+  }
+}
 
 TEST_P(Emulated, AnswersAreTheOracles) {
   const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
