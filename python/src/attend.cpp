@@ -134,8 +134,8 @@ void attend_tensors(EngineCache& engines, nb::callable allocate, nb::callable as
   const std::shared_ptr<Engine> engine = engines.find(key_of(tensors, softmax_scale), q);
   const nb::object copies[] = {lay_at_one_stride(tensors.window_slots, window_slots),
                                lay_at_one_stride(tensors.compressed_slots, compressed_slots)};
-  const Step step(engine, static_cast<int>(tensors.q.extent(0)), window_lengths,
-                  nb::make_tuple(compressed_lengths), false);
+  const Step step(engine, batch_of(tensors.q), window_lengths, nb::make_tuple(compressed_lengths),
+                  false);
   const nb::dlpack::device device = tensors.q.device();
   const Layer layer(engine, 0, std::move(tensors), {empty_lse_is_positive, heads_first_lse});
   expect_room(layer, step.get());

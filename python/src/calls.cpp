@@ -25,7 +25,10 @@ struct StreamArgument {
   StreamArgument(nb::handle object, const Engine& engine) {
     if (object.is_none()) return;
     if (PyLong_Check(object.ptr())) {
-      handle = stream_at(nb::cast<uintptr_t>(object), engine);
+      uintptr_t address = 0;
+      if (!nb::try_cast(object, address))
+        refuse("stream is ", nb::str(object).c_str(), ", which is no address");
+      handle = stream_at(address, engine);
       return;
     }
     if (!nb::isinstance<Stream>(object))
@@ -162,10 +165,20 @@ nb::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspac
   return dict;
 }
 
+namespace {
+
+std::shared_ptr<Engine> engine_of(const nb::callable& engine_named, nb::handle name) {
+  auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
+  if (engine == nullptr) refuse("there is no engine ", nb::str(name).c_str());
+  return engine;
+}
+
+}  // namespace
+
 void plan_tensors(nb::callable engine_named, nb::callable ask_stream, nb::handle name,
                   nb::handle workspace, nb::handle, int batch, nb::handle window_lengths,
                   nb::handle compressed_lengths) {
-  const auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
+  const auto engine = engine_of(engine_named, name);
   const Step step(engine, batch, window_lengths, compressed_lengths, false);
   const Surroundings surroundings(*engine, workspace, ask_stream);
   plan(*engine, surroundings.workspace, step, surroundings.stream);
@@ -176,7 +189,7 @@ void decode_tensors(nb::callable engine_named, nb::callable ask_stream, nb::hand
                     nb::handle lse, nb::handle sink, nb::handle window_pages,
                     nb::handle window_slots, nb::handle compressed_pages,
                     nb::handle compressed_slots, bool empty_lse_is_positive) {
-  const auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
+  const auto engine = engine_of(engine_named, name);
   const Layer layer(
       engine, kind,
       {q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots, false},

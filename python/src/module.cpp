@@ -38,8 +38,13 @@ steady_pool_shape pool_shape(nb::handle object) {
   const size_t count = nb::len(fields);
   if (count != 2 && count != 3)
     refuse("a pool's shape has ", count, " entries; it is (page_tokens, max_tokens[, format])");
-  return {count == 3 ? format_named(nb::cast<std::string>(fields[2])) : STEADY_CACHE_FP8,
-          nb::cast<int32_t>(fields[0]), nb::cast<int32_t>(fields[1])};
+  std::string format = "fp8";
+  int32_t page_tokens = 0, max_tokens = 0;
+  if (!nb::try_cast(fields[0], page_tokens) || !nb::try_cast(fields[1], max_tokens) ||
+      (count == 3 && !nb::try_cast(fields[2], format)))
+    refuse("a pool's shape is ", nb::str(fields).c_str(),
+           "; it is (page_tokens, max_tokens[, format]), two ints of 32 bits and 'fp8' or 'bf16'");
+  return {format_named(format), page_tokens, max_tokens};
 }
 
 /// One pool's shape or a sequence with one for each kind.

@@ -118,6 +118,9 @@ struct LayerTensors {
   Tensor window_pages, window_slots, compressed_pages, compressed_slots;
 };
 
+/// Requests of a call that takes them from q.
+int batch_of(const Tensor& q);
+
 /// One layer's tensors, checked against the engine.
 class Layer {
  public:
@@ -128,7 +131,7 @@ class Layer {
   /// Requests that all of its tensors have room for.
   int batch() const { return batch_; }
   /// Requests of q.
-  int queries_batch() const { return static_cast<int>(tensors_.q.extent(0)); }
+  int queries_batch() const { return batch_of(tensors_.q); }
 
  private:
   steady_strides vectors(const Tensor& tensor, bool of_head_dim);

@@ -117,6 +117,13 @@ LayerTensors::LayerTensors(nb::handle q_object, nb::handle out_object, nb::handl
       compressed_pages("compressed pages", compressed_pages_object, Access::kRead, keep),
       compressed_slots("compressed slots", compressed_slots_object, Access::kRead, keep) {}
 
+int batch_of(const Tensor& q) {
+  const int64_t batch = q.extent(0);
+  if (batch > STEADY_MAX_BATCH)
+    refuse(q.describe(), "; a step has at most ", static_cast<int>(STEADY_MAX_BATCH), " requests");
+  return static_cast<int>(batch);
+}
+
 Layer::Layer(EngineRef engine, int kind, LayerTensors tensors, LseForm lse_form)
     : engine_(std::move(engine)), tensors_(std::move(tensors)) {
   const steady_shape& shape = engine_->shape();
@@ -143,7 +150,8 @@ Layer::Layer(EngineRef engine, int kind, LayerTensors tensors, LseForm lse_form)
     lse.expect_device(engine_->cuda_device());
     lse.expect_type({kFloat32}, "float32");
     layer_.lse = lse.data<float>();
-    layer_.lse_strides = lse_form.heads_first ? heads_first(lse) : vectors(lse, false);
+    layer_.lse_strides =
+        lse_form.heads_first && q.dimensions() == 4 ? heads_first(lse) : vectors(lse, false);
     layer_.empty_lse_is_positive = lse_form.empty_is_positive;
   }
   if (sink) {

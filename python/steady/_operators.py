@@ -33,12 +33,15 @@ library.define(
 )
 
 
-def is_watched(tensor):
-    """Whether a compiler, a trace, a transform, a mode or a class of tensors wants to see operators.
-    Where none does, the dispatcher costs the host more than it is worth."""
+def is_watched(tensor, sink=None):
+    """Whether a compiler, a trace, a transform, a mode or a class of tensors wants to see operators,
+    or the dispatcher has to make numbers of what torch remembers as their negatives. Where nothing
+    does, it costs the host more than it is worth."""
     return (
         torch.compiler.is_compiling()
         or type(tensor) is not Tensor
+        or tensor.is_neg()
+        or (sink is not None and sink.is_neg())
         or _len_torch_dispatch_stack()
         or _len_torch_function_stack()
         or _is_tracing()

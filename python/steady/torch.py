@@ -50,8 +50,8 @@ class Engine:
     """What is fixed for a model's attention on one device; see steady.Engine for the arguments.
 
     `device` is torch's: "cuda:1", "cpu". The backend is the device's, or "oracle" for the
-    specification on the CPU. Raises steady.InvalidArgument for a shape that no backend takes and
-    steady.Error where it can't run here.
+    specification on the CPU. Raises steady.InvalidArgument for a shape that no backend takes,
+    steady.Error where it can't run here, and torch's own error for a device that torch has not.
 
     The attributes are `device`, a torch.device with its number; `name`, the text that describes the
     engine to the operators; and `workspace_bytes`, of scratch for a stream of steps.
@@ -127,7 +127,7 @@ class Engine:
         """
         window_pages, window_slots = window or (None, None)
         pages, slots = compressed or (None, None)
-        call = torch.ops.steady.decode if _operators.is_watched(q) else _operators.decode
+        call = torch.ops.steady.decode if _operators.is_watched(q, sink) else _operators.decode
         call(
             self.name, *workspace, kind, q, out, lse, sink,
             window_pages, window_slots, pages, slots, empty_lse_is_positive,
@@ -177,6 +177,8 @@ def attend(
     out, lse    bfloat16 like q and float32 [batch, queries, heads] to be written, or None: new ones
     heads_first_lse  lse is [batch, heads, queries], as FlashMLA has it; a new one lies as otherwise
 
+    q may also be [batch, heads, 512], for one query a request, and out and lse like it.
+
     Returns (out, lse); lse is -inf for a row without tokens, or +inf if so asked. A step of many
     layers costs less with an Engine, which plans once. Where slots have several queries and
     requests do not follow each other at a multiple of the queries' stride, they are copied first.
@@ -186,7 +188,7 @@ def attend(
     if lse is None:
         lse = _new_lse(q, heads_first_lse)
     pages, slots = compressed or (None, None)
-    call = torch.ops.steady.attend if _operators.is_watched(q) else _operators.attend
+    call = torch.ops.steady.attend if _operators.is_watched(q, sink) else _operators.attend
     call(
         q, out, lse, sink, window[0], window[1], window_lengths, pages, slots,
         compressed_lengths, softmax_scale, empty_lse_is_positive, heads_first_lse,

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wrong arguments in, errors that say what was wrong and what is allowed out."""
 
+import ctypes
+
 import cases
 import numpy as np
 import pytest
@@ -236,11 +238,58 @@ def test_pages_of_tokens_are_checked():
     refused(["float32"], steady.unpack_token, page, 4, 0, np.float64(token))
 
 
+class Elsewhere:
+    """An array that says of itself that it lies on a CUDA device, which it does not."""
+
+    class Managed(ctypes.Structure):
+        """DLPack's DLManagedTensor."""
+
+        _fields_ = [
+            ("data", ctypes.c_void_p), ("device_type", ctypes.c_int32),
+            ("device", ctypes.c_int32), ("dimensions", ctypes.c_int32),
+            ("type_code", ctypes.c_uint8), ("bits", ctypes.c_uint8), ("lanes", ctypes.c_uint16),
+            ("shape", ctypes.POINTER(ctypes.c_int64)),
+            ("strides", ctypes.POINTER(ctypes.c_int64)), ("offset", ctypes.c_uint64),
+            ("context", ctypes.c_void_p), ("deleter", ctypes.c_void_p),
+        ]  # fmt: skip
+
+    CUDA = 2
+    TYPE_CODES = {"i": 0, "u": 1, "f": 2}
+
+    def __init__(self, array):
+        self.array = array
+        self.shape = (ctypes.c_int64 * array.ndim)(*array.shape)
+        self.managed = self.Managed(
+            array.ctypes.data, self.CUDA, 0, array.ndim, self.TYPE_CODES[array.dtype.kind],
+            8 * array.itemsize, 1, self.shape, None, 0, None, None,
+        )  # fmt: skip
+
+    def __dlpack_device__(self):
+        return self.CUDA, 0
+
+    def __dlpack__(self, **_):
+        new = ctypes.pythonapi.PyCapsule_New
+        new.restype = ctypes.py_object
+        new.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+        return new(ctypes.addressof(self.managed), b"dltensor", None)
+
+
 def test_no_tensor_of_another_device_gets_in(case):
-    """A tensor that says it lies on a GPU, as only its DLPack capsule can tell."""
-    torch = pytest.importorskip("torch")
-    if torch.cuda.is_available():
-        q = torch.zeros(case.q.shape, dtype=torch.bfloat16, device="cuda")
-        layer_refused(case, ["q is bfloat16", "CUDA device 0", "computes on the CPU"], q=q)
-    else:
-        pytest.skip("no GPU is here")
+    words = ["CUDA device 0", "computes on the CPU"]
+    q, out = Elsewhere(case.q), Elsewhere(np.zeros_like(case.q))
+    layer_refused(case, ["q is uint16", *words], q=q)
+    layer_refused(case, ["out is uint16", *words], out=out)
+    lengths = Elsewhere(np.zeros(len(case.q), np.int32))
+    refused(["lengths is int32", *words], steady.Step, case.engine(), len(case.q), lengths)
+
+
+def test_a_pools_shape_is_two_ints_and_a_format():
+    for shape in (("a", 8), (4.5, 8), (2**40, 8), (4, 8, 3)):
+        refused(["a pool's shape is", "two ints of 32 bits"], steady.Engine, 4, shape)
+
+
+def test_a_stream_as_an_int_is_an_address(case):
+    engine = case.engine()
+    workspace, step = steady.Workspace(engine), case.step(engine)
+    for address in (-1, 2**70):
+        refused([f"stream is {address}", "no address"], engine.plan, workspace, step, address)

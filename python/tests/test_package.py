@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The installed package in, its command line, its types and what it imports out."""
 
+import importlib.machinery
 import json
 import subprocess
 import sys
@@ -65,6 +66,23 @@ def test_the_types_of_the_module_are_told():
     stub = (PACKAGE / "_core.pyi").read_text(encoding="utf-8")
     for name in ("Engine", "Workspace", "Stream", "Step", "Layer", "Graph"):
         assert f"class {name}:" in stub
+    for told in ("class Error(RuntimeError):", "class InvalidArgument(Error, ValueError):",
+                 "__version__: str"):  # fmt: skip
+        assert told in stub
+
+
+def test_the_module_is_for_this_python():
+    """And the wheel says so: one that fits more Pythons than its module fails where it is imported."""
+    file = Path(steady._core.__file__)
+    assert file.name == "_core" + importlib.machinery.EXTENSION_SUFFIXES[0]
+    tags = [
+        line.split()[1]
+        for path in PACKAGE.parent.glob("steady-*.dist-info/WHEEL")
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("Tag:")
+    ]
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert all(tag.startswith(f"{version}-{version}-") for tag in tags), tags
 
 
 def is_told(thing):

@@ -90,6 +90,34 @@ def test_the_lse_may_have_its_heads_before_its_queries(device):
 
 
 @devices
+def test_queries_and_sinks_that_torch_remembers_as_negatives_count_as_they_are(device):
+    call = make_case(21, device, heads=4, queries=2)
+    sink = torch.linspace(-1, 1, 4, device=device)
+    plain, _ = door.attend(-call.q, call.window.pool, sink=-sink)
+    negated = torch._neg_view(call.q), torch._neg_view(sink)
+    answer, _ = door.attend(negated[0], call.window.pool, sink=negated[1])
+    assert torch.equal(answer, plain)
+    assert torch.equal(door.attend(-call.q, call.window.pool, sink=negated[1])[0], plain)
+
+
+@devices
+def test_one_query_a_request_needs_no_dimension(device):
+    call = make_case(22, device, heads=4)
+    out, lse = door.attend(call.q, call.window.pool)
+    for heads_first in (False, True):
+        flat = door.attend(call.q[:, 0], call.window.pool, heads_first_lse=heads_first)
+        assert torch.equal(flat[0], out[:, 0]) and torch.equal(flat[1], lse[:, 0])
+
+
+def test_a_batch_beyond_the_largest_is_refused():
+    call = make_case(23, "cpu", heads=1, batch=1)
+    for batch in (steady.MAX_BATCH + 1, 2**32 + 1):
+        q = call.q.expand(batch, *call.q.shape[1:])
+        with pytest.raises(steady.InvalidArgument, match="at most 8192 requests"):
+            door.attend(q, call.window.pool, out=call.out, lse=call.lse)
+
+
+@devices
 def test_tensors_without_a_table_for_c_get_the_same_bits(device):
     """As those of an older torch are."""
 
