@@ -113,6 +113,7 @@ std::shared_ptr<Engine> EngineCache::find(const EngineKey& key, nb::handle q) {
   auto engine =
       nb::cast<std::shared_ptr<Engine>>(make_(q, key.heads, key.queries, key.softmax_scale,
                                               shape_of(key.window), shape_of(key.compressed)));
+  if (engine == nullptr) refuse("no engine was made for ", nb::str(q.type()).c_str());
   entries_.insert(entries_.begin(), {key, engine});
   if (entries_.size() > capacity_) {
     const Entry forgotten = std::move(entries_.back());

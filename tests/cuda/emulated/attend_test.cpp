@@ -252,11 +252,11 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
 }
 
 TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
-  const Inputs inputs(35, 40, 20, STEADY_CACHE_FP8);
-  const Answer by_64 = run(inputs, kWhole, {Kernel::kPortable, 64});
+  const Inputs inputs(35, 70, 110, STEADY_CACHE_FP8);
+  const Answer by_64 = run(inputs, kJoined, {Kernel::kPortable, 64});
   expect_close(by_64, oracle(inputs));
-  for (const int heads : {16, 32}) {
-    EXPECT_TRUE(run(inputs, kWhole, {Kernel::kPortable, heads}) == by_64) << heads;
+  for (const int heads : {16, 32, 64}) {
+    EXPECT_TRUE(run(inputs, kSplit, {Kernel::kPortable, heads}) == by_64) << heads;
   }
 }
 
