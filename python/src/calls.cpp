@@ -74,6 +74,12 @@ struct Surroundings {
   steady_stream stream;
 };
 
+std::shared_ptr<Engine> engine_of(const nb::callable& engine_named, nb::handle name) {
+  auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
+  if (engine == nullptr) refuse("there is no engine ", nb::str(name).c_str());
+  return engine;
+}
+
 nb::dict fault_dict(const steady_fault& fault) {
   nb::dict dict;
   dict["count"] = fault.count;
@@ -164,16 +170,6 @@ nb::dict report(const std::shared_ptr<Engine>& engine, const Workspace& workspac
   dict["stray_slot"] = fault_dict(found.stray_slot);
   return dict;
 }
-
-namespace {
-
-std::shared_ptr<Engine> engine_of(const nb::callable& engine_named, nb::handle name) {
-  auto engine = nb::cast<std::shared_ptr<Engine>>(engine_named(name));
-  if (engine == nullptr) refuse("there is no engine ", nb::str(name).c_str());
-  return engine;
-}
-
-}  // namespace
 
 void plan_tensors(nb::callable engine_named, nb::callable ask_stream, nb::handle name,
                   nb::handle workspace, nb::handle, int batch, nb::handle window_lengths,

@@ -134,15 +134,16 @@ Layer::Layer(EngineRef engine, int kind, LayerTensors tensors, LseForm lse_form)
 
   const auto& [q, out, lse, sink, window_pages, window_slots, compressed_pages, compressed_slots] =
       tensors_;
-  if (!q) refuse("q is None; it must be a bfloat16 tensor");
-  q.expect_device(engine_->cuda_device());
-  q.expect_type({kBf16, kBits16}, "bfloat16, or uint16 with the bits of bfloat16");
+  const auto expect_vectors = [&](const char* name, const Tensor& tensor) {
+    if (!tensor) refuse(name, " is None; it must be a bfloat16 tensor");
+    tensor.expect_device(engine_->cuda_device());
+    tensor.expect_type({kBf16, kBits16}, "bfloat16, or uint16 with the bits of bfloat16");
+  };
+  expect_vectors("q", q);
   layer_.q = q.data<const uint16_t>();
   layer_.q_strides = vectors(q, true);
 
-  if (!out) refuse("out is None; it must be a bfloat16 tensor");
-  out.expect_device(engine_->cuda_device());
-  out.expect_type({kBf16, kBits16}, "bfloat16, or uint16 with the bits of bfloat16");
+  expect_vectors("out", out);
   layer_.out = out.data<uint16_t>();
   layer_.out_strides = vectors(out, true);
 

@@ -22,8 +22,9 @@ __global__ void __launch_bounds__(kThreads) check_kernel(const __grid_constant__
          position += kThreads) {
       const int32_t slot = slots[position];
       if (slot == kHole || pool.has(slot)) continue;
-      seen = joined(seen, {1, *call.tables.layer, call.layer.kind, scope, row / call.queries,
-                           row % call.queries, position, slot});
+      add({1, *call.tables.layer, call.layer.kind, scope, row / call.queries, row % call.queries,
+           position, slot},
+          &seen);
     }
   }
   add<kThreads>(seen, &call.tables.faults->stray_slot);

@@ -241,6 +241,12 @@ TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed)
   }
 }
 
+void expect_all_nan(const HostileCase& c) {
+  for (const uint16_t bits : c.outputs().out) ASSERT_EQ(bits & 0x7fff, 0x7fc0);
+  for (const float lse : c.outputs().lse) ASSERT_TRUE(std::isnan(lse));
+  EXPECT_TRUE(c.gaps_untouched());
+}
+
 TEST_F(CudaDevice, WithoutAPlanAnswersAreNaN) {
   HostileCase c(two_scopes());
   const Engine engine(c.shape(), STEADY_CUDA);
@@ -248,9 +254,7 @@ TEST_F(CudaDevice, WithoutAPlanAnswersAreNaN) {
   EXPECT_TRUE(
       ok(steady_decode(engine.get(), caller.workspace(), &c.step, &c.layers[0], caller.stream())));
   EXPECT_TRUE(ok(steady_stream_wait(engine.get(), caller.stream())));
-  for (const uint16_t bits : c.outputs().out) EXPECT_EQ(bits & 0x7fff, 0x7fc0);
-  for (const float lse : c.outputs().lse) EXPECT_TRUE(std::isnan(lse));
-  EXPECT_TRUE(c.gaps_untouched());
+  expect_all_nan(c);
 }
 
 TEST_F(CudaDevice, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
@@ -266,9 +270,7 @@ TEST_F(CudaDevice, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
     EXPECT_TRUE(ok(
         steady_decode(decoder.get(), caller.workspace(), &c.step, &c.layers[0], caller.stream())));
     EXPECT_TRUE(ok(steady_stream_wait(engine.get(), caller.stream())));
-    for (const uint16_t bits : c.outputs().out) ASSERT_EQ(bits & 0x7fff, 0x7fc0);
-    for (const float lse : c.outputs().lse) ASSERT_TRUE(std::isnan(lse));
-    EXPECT_TRUE(c.gaps_untouched());
+    expect_all_nan(c);
   };
   for (const int32_t batch : {1, 4}) expect_nan(engine, batch);
   expect_nan(twin, planned.spec().batch);

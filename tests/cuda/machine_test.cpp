@@ -6,6 +6,7 @@
 #include <gmock/gmock.h>
 
 #include <cstring>
+#include <initializer_list>
 
 #include "cuda/error.hpp"
 
@@ -102,26 +103,26 @@ TEST(Machine, WithOneGoodCardAmongOthersRuns) {
   EXPECT_EQ(detail, hopper_named() + ", device 1 of 2");
 }
 
-TEST(Loading, OnACardThatThisBuildHasNoCodeForSaysWhatToBuildWith) {
-  for (const cudaError_t error :
-       {cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction}) {
+/// Each of the errors is told so, of device 1.
+void expect_unsupported(std::initializer_list<cudaError_t> errors, const char* text) {
+  for (const cudaError_t error : errors) {
     const Status status = status_of_loading(error, 1, hopper().cards[0]);
     EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
-    EXPECT_EQ(status.text(),
-              "this build has no code for device 1, NVIDIA H100, sm_90; build with its number in "
-              "STEADY_CUDA_ARCHITECTURES");
+    EXPECT_EQ(status.text(), text);
   }
 }
 
+TEST(Loading, OnACardThatThisBuildHasNoCodeForSaysWhatToBuildWith) {
+  expect_unsupported({cudaErrorNoKernelImageForDevice, cudaErrorInvalidDeviceFunction},
+                     "this build has no code for device 1, NVIDIA H100, sm_90; build with its "
+                     "number in STEADY_CUDA_ARCHITECTURES");
+}
+
 TEST(Loading, ByADriverTooOldForTheBuildsPtxSaysSo) {
-  for (const cudaError_t error :
-       {cudaErrorUnsupportedPtxVersion, cudaErrorInvalidPtx, cudaErrorJitCompilerNotFound}) {
-    const Status status = status_of_loading(error, 0, hopper().cards[0]);
-    EXPECT_EQ(status.code(), STEADY_UNSUPPORTED);
-    EXPECT_EQ(status.text(),
-              "the NVIDIA driver can't compile this build's code for device 0, NVIDIA H100, sm_90; "
-              "update the driver, or build with its number in STEADY_CUDA_ARCHITECTURES");
-  }
+  expect_unsupported(
+      {cudaErrorUnsupportedPtxVersion, cudaErrorInvalidPtx, cudaErrorJitCompilerNotFound},
+      "the NVIDIA driver can't compile this build's code for device 1, NVIDIA H100, sm_90; update "
+      "the driver, or build with its number in STEADY_CUDA_ARCHITECTURES");
 }
 
 TEST(Loading, ThatFailsOtherwiseIsAnErrorLikeAnyOther) {

@@ -46,13 +46,11 @@ __device__ inline void pin(float (&sums)[kCount]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
-/// sums[64 × kColumns] = a[64 × 16] · b[kColumns × 16]ᵀ + sums, or without the old sums if !add.
-/// Both operands are bf16, and their lines run along the sixteen. A lane has rows lane / 4 and lane
-/// / 4 + 8 of its warp's sixteen, columns 8 j + 2 (lane % 4) and the next: sums[4 j + 2 (row >= 8)
-/// + odd column].
-template <int kColumns>
-__device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uint32_t b, bool add) {
-  static_assert(kColumns == 64, "there is no product of so many columns here");
+/// sums[64 × 64] = a[64 × 16] · b[64 × 16]ᵀ + sums, or without the old sums if !add. Both operands
+/// are bf16, and their lines run along the sixteen. Of its warp's sixteen rows a lane has an upper
+/// one, lane / 4, and a lower one eight further on, and of columns 8 j + 2 (lane % 4) and the next:
+/// sums[4 j + 2 (lower row) + odd column].
+__device__ inline void multiply_add(float (&sums)[32], uint32_t a, uint32_t b, bool add) {
   asm volatile(
       "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %34, 0;\n"
       "mov.b64 a, {%32, %35}; mov.b64 b, {%33, %35};\n"
@@ -69,9 +67,10 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uin
       : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(kOperands));
 }
 
-/// The same with `a` in registers: a lane has elements 2 (lane % 4) and the next of its upper row
-/// and of its lower one, then those eight further on. The product may read them until it is over,
-/// which the compiler does not know. b's lines run along the columns if kTransposed.
+/// The same for kColumns lines of b, with `a` in registers: a lane has elements 2 (lane % 4) and
+/// the next of its upper row and of its lower one, then those eight further on. The product may
+/// read them until it is over, which the compiler does not know. b's lines run along the columns if
+/// kTransposed.
 template <int kColumns, bool kTransposed>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], const uint32_t (&a)[4], uint32_t b,
                                     bool add) {

@@ -98,8 +98,8 @@ class Scorer {
     for (int d = 0; d < S::kOwnDims; d += 16) {
       constexpr int kQuarterDims = kQuarterBlocks * kBlockDims;
       const uint32_t bytes = d / kBlockDims * sizeof(Block) + d % kBlockDims * sizeof(uint16_t);
-      ptx::multiply_add<kTokens>(sums[d / kQuarterDims].at, ptx::advance(q, bytes),
-                                 ptx::advance(tokens, bytes), d % kQuarterDims > 0);
+      ptx::multiply_add(sums[d / kQuarterDims].at, ptx::advance(q, bytes),
+                        ptx::advance(tokens, bytes), d % kQuarterDims > 0);
     }
     ptx::commit_products();
     ptx::wait_products<0>();

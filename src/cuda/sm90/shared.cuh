@@ -183,7 +183,6 @@ class TileCursor {
 
   __device__ int row() const { return row_; }
   __device__ const RowPlan& plan() const { return plan_; }
-  __device__ int unit() const { return unit_; }
   /// Of the tile, as a position in the row.
   __device__ int begin() const { return tile_; }
   __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }

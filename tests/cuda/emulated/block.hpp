@@ -69,7 +69,6 @@ struct Block {
   std::vector<uint8_t> memory;
   uint8_t* shared;
   NamedBarrier barriers[kMaxNamedBarriers];
-  std::atomic<bool> said[kMaxNamedBarriers] = {};  // what votes at a barrier come to
   std::unique_ptr<Warp[]> warps;
 };
 
@@ -165,12 +164,6 @@ inline int min(int a, int b) { return std::min(a, b); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 
-inline float __uint_as_float(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;
   uint32_t result = 0;
@@ -208,10 +201,3 @@ inline bool __any_sync(unsigned, bool value) {
     return any;
   });
 }
-
-inline int atomicCAS(int* at, int expected, int desired) {
-  std::atomic_ref(*at).compare_exchange_strong(expected, desired);
-  return expected;
-}
-inline int atomicExch(int* at, int value) { return std::atomic_ref(*at).exchange(value); }
-inline void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }

@@ -49,8 +49,7 @@ void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   }
 }
 
-template <int kColumns>
-void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
+inline void multiply_add(float (&sums)[32], const Operand& a, const Operand& b, bool add) {
   add_products(
       sums, add, [&](int row, int k) { return element(a, row, k); },
       [&](int k, int column) { return element(b, column, k); });
