@@ -58,7 +58,8 @@ class Producer {
  private:
   static constexpr int kOwnBlocks = S::kOwnBlocks;
   static constexpr int kLanesAToken = S::kLanesAToken, kWarpTokens = 32 / kLanesAToken;
-  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;          // that bring tiles in turn
+  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;  // that bring tiles in turn
+  static_assert(S::kTokenBuffers % kTeams == 0, "a buffer belongs to one team");
   static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;        // of a block
   static constexpr int kFp8Chunks = kLaneChunks / 2;                     // that they are made from
   using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens

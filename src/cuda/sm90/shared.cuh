@@ -53,7 +53,8 @@ struct Share {
   static_assert(kHeads == 32 || (kHeads == 64 && kCluster == 2));
   // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
   static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
-  // An even number of them: who has filled one fills it again, also where producers take turns.
+  // Also where producers take turns, who has filled one fills it again: racecheck does not see the
+  // order between two of them, which goes through scorer and weigher.
   static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 6, kScoreBuffers = 2;
   /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
   /// of the values is small, half of them, in turn with the others.
