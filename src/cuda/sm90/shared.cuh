@@ -109,8 +109,8 @@ template <class S>
 struct Shared {
   Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  /// All blocks' shares of a tile's scores, by the difference in rank: the own one first, from which
-  /// the other blocks' warps get theirs. As the lanes of a scorer and of a weigher have them.
+  /// All blocks' shares of a tile's scores, by the difference in rank: the own one first, from
+  /// which the other blocks' warps get theirs. As the lanes of a scorer and of a weigher have them.
   using WarpScores = float4[S::kHalves][kLaneScores / 4][32];
   alignas(128) WarpScores scores[S::kScoreBuffers][S::kCluster][kWarps];
   /// A block's first lines: eight columns of ones.
