@@ -57,7 +57,7 @@ __device__ inline void arrive(Remote barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier.address) : "memory");
 }
 
-/// One arrival at this block's barrier, whose phase ends when `bytes` have come by copy_to_block().
+/// One arrival at this block's barrier, whose phase ends when `bytes` have come by store_async().
 __device__ inline void arrive_and_expect(uint64_t* barrier, int bytes) {
   asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
@@ -65,13 +65,12 @@ __device__ inline void arrive_and_expect(uint64_t* barrier, int bytes) {
       : "memory");
 }
 
-/// Begins to copy so many bytes, in sixteens, into another block's memory, counted by a barrier
-/// beside them there. What was written to `from` must have been fenced.
-__device__ inline void copy_to_block(Remote to, const void* from, int bytes, Remote barrier) {
+/// Sixteen bytes into another block's memory, counted by a barrier beside them there.
+__device__ inline void store_async(Remote to, const float4& values, Remote barrier) {
   asm volatile(
-      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-      "[%3];" ::"r"(to.address),
-      "r"(shared_address(from)), "r"(bytes), "r"(barrier.address)
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to.address),
+      "f"(values.x), "f"(values.y), "f"(values.z), "f"(values.w), "r"(barrier.address)
       : "memory");
 }
 

@@ -6,7 +6,6 @@
 
 #include <algorithm>
 
-#include "core/dealing.hpp"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/scorer.cuh"
 #include "cuda/sm90/weigher.cuh"
@@ -36,7 +35,7 @@ __device__ void prepare(Shared<S>& shared) {
     }
     for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
       for (int warp = 0; warp < kWarps; ++warp) {
-        ptx::init_barrier(&shared.scores_full[warp][buffer], 2);  // scorer and weigher
+        ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
         ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster);
       }
     }
@@ -66,10 +65,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  if (!before(range.begin, range.end)) return;  // nor does any other block of the cluster go on
-  // The first row is known, and nobody else has called for it.
-  prefetch_queries<S>(call, range.begin.row, rank, static_cast<int>(threadIdx.x), kThreads);
-  prefetch_slots(call, range.begin.row, static_cast<int>(threadIdx.x), kThreads);
+  if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {

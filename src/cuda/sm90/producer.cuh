@@ -11,6 +11,7 @@
 
 namespace steady::cuda::sm90 {
 
+inline constexpr int kLineBytes = 128;  // of the L2 cache
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
 

@@ -46,8 +46,7 @@ class Scorer {
   __device__ static int warp() { return thread() / 32; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
-  /// Waits for the queries of the tile's row, and begins to load the next one's, as far as there is
-  /// room.
+  /// Waits for the queries of the tile's row, and begins to load the next one's.
   __device__ void change_queries() {
     if (S::kQueryBuffers == 1) {
       sync();  // nobody needs the last row's
@@ -57,12 +56,7 @@ class Scorer {
     ptx::wait_copies();
     ptx::fence_shared_writes();
     sync();  // all have theirs there, and nobody needs the last row's
-    if (!tile_.goes_on()) return;
-    if (S::kQueryBuffers == 2) {
-      load_queries(tile_.row() + 1, queries_ ^ 1);
-    } else {
-      prefetch_queries<S>(call_, tile_.row() + 1, rank_, thread(), kGroupThreads);
-    }
+    if (S::kQueryBuffers == 2 && tile_.goes_on()) load_queries(tile_.row() + 1, queries_ ^ 1);
   }
 
   /// Begins to load this block's share of a row's queries.
@@ -112,27 +106,28 @@ class Scorer {
     for (auto& quarter : sums) ptx::pin(quarter.at);
   }
 
-  /// Hands this block's share of the scores to its own weigher and sends it to the other blocks'.
+  /// Sends this block's share of the scores to all blocks, itself among them.
   __device__ void send(const Sums (&sums)[kQuarters]) {
     scores_.wait_empty(shared_.scores_empty[warp()]);
-    auto& shares = shared_.scores[scores_.index];
-    auto& own = shares[0][warp()];
-    const int lane = thread() % 32;
+    ptx::Remote to[S::kCluster], full[S::kCluster];
+#pragma unroll
+    for (int apart = 0; apart < S::kCluster; ++apart) {
+      to[apart] =
+          ptx::in_block(&shared_.scores[scores_.index][apart][0][0][thread()], rank_ ^ apart);
+      full[apart] = ptx::in_block(&shared_.scores_full[warp()][scores_.index], rank_ ^ apart);
+    }
 #pragma unroll
     for (int part = 0; part < S::kHalves * kLaneScores / 4; ++part) {
       const int half = part / (kLaneScores / 4), first = 8 * (part % (kLaneScores / 4)) + 2 * half;
       const auto score = [&](int at) {
         return kQuarters == 2 ? sums[0].at[at] + sums[kQuarters - 1].at[at] : sums[0].at[at];
       };
-      own[half][part % (kLaneScores / 4)][lane] = {score(first), score(first + 1), score(first + 4),
-                                                   score(first + 5)};
-    }
-    uint64_t* full = &shared_.scores_full[warp()][scores_.index];
-    ptx::fence_shared_writes();
-    hand_over(full);
-    if (lane > 0 && lane < S::kCluster) {
-      ptx::copy_to_block(ptx::in_block(&shares[lane][warp()], rank_ ^ lane), &own, sizeof own,
-                         ptx::in_block(full, rank_ ^ lane));
+      const float4 scores = {score(first), score(first + 1), score(first + 4), score(first + 5)};
+#pragma unroll
+      for (int apart = 0; apart < S::kCluster; ++apart) {
+        ptx::store_async(ptx::advance(to[apart], part * kGroupThreads * sizeof(scores)), scores,
+                         full[apart]);
+      }
     }
   }
 

@@ -18,7 +18,6 @@ namespace steady::cuda::sm90 {
 inline constexpr int kTokens = 64;  // of a tile: the columns of scores
 /// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
-inline constexpr int kLineBytes = 128;             // of the L2 cache
 inline constexpr int kGroupThreads = 128;          // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
 /// Warpgroups: one scores, one weighs, two bring tokens.
@@ -109,10 +108,9 @@ template <class S>
 struct Shared {
   Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
   Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  /// All blocks' shares of a tile's scores, by the difference in rank: the own one first, from
-  /// which the other blocks' warps get theirs. As the lanes of a scorer and of a weigher have them.
-  using WarpScores = float4[S::kHalves][kLaneScores / 4][32];
-  alignas(128) WarpScores scores[S::kScoreBuffers][S::kCluster][kWarps];
+  /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
+  /// of a weigher have them.
+  float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
@@ -150,31 +148,6 @@ __device__ inline int heads_here(const LayerCall& call) {
 __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-/// Calls this block's share of a row's queries into the L2 cache, where they wait until there is
-/// room for them: from memory they would take longer than some tiles. For thread `thread` of
-/// `threads`.
-template <class S>
-__device__ inline void prefetch_queries(const LayerCall& call, int row, int rank, int thread,
-                                        int threads) {
-  constexpr int kLineDims = kLineBytes / sizeof(uint16_t), kLines = S::kOwnDims / kLineDims;
-  const Layer& layer = call.layer;
-  for (int i = thread; i < heads_here(call) * kLines; i += threads) {
-    ptx::prefetch(layer.q +
-                  row_offset(layer.q_strides, call.queries, row, first_head(call) + i / kLines) +
-                  rank * S::kOwnDims + i % kLines * kLineDims);
-  }
-}
-
-/// The same for a row's first slots.
-__device__ inline void prefetch_slots(const LayerCall& call, int row, int thread, int threads) {
-  constexpr int kLineSlots = kLineBytes / sizeof(int32_t), kFirst = 1024;
-  for (const Pool& pool : call.layer.scopes) {
-    const int end = min(pool.shape.max_tokens, kFirst);
-    for (int i = thread * kLineSlots; i < end; i += threads * kLineSlots)
-      ptx::prefetch(pool.slots + row * pool.slots_stride + i);
-  }
 }
 
 /// Where what a unit comes to belongs.

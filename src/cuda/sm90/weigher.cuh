@@ -119,7 +119,7 @@ class Weigher {
   __device__ void wait_for_scores() {
     uint64_t* full = &shared_.scores_full[warp()][scores_.index];
     if (lane() == 0)
-      ptx::arrive_and_expect(full, (S::kCluster - 1) * sizeof(typename Shared<S>::WarpScores));
+      ptx::arrive_and_expect(full, S::kCluster * 32 * kHalves * kLaneScores * sizeof(float));
     __syncwarp();
     ptx::wait(full, scores_.parity);
   }
@@ -129,9 +129,9 @@ class Weigher {
     const auto& shares = shared_.scores[scores_.index];
 #pragma unroll
     for (int i = 0; i < kLaneScores / 4; ++i) {
-      const auto share = [&](int apart) { return shares[apart][warp()][half][i][lane()]; };
-      float4 sum = plus(share(0), share(1));
-      if constexpr (S::kCluster == 4) sum = plus(sum, plus(share(2), share(3)));
+      float4 sum = plus(shares[0][half][i][thread()], shares[1][half][i][thread()]);
+      if constexpr (S::kCluster == 4)
+        sum = plus(sum, plus(shares[2][half][i][thread()], shares[3][half][i][thread()]));
       scores[4 * i] = sum.x;
       scores[4 * i + 1] = sum.y;
       scores[4 * i + 2] = sum.z;
