@@ -76,7 +76,8 @@ Timing Beside::timing_of(const Case& sizes) const {
   const std::vector<int> wanted = {sizes.batch, sizes.heads, sizes.queries, sizes.window,
                                    sizes.compressed};
   for (const Row& row : rows_) {
-    if (sizes.kinds == 1 && row.sizes == wanted) return {name_, row.us, row.us, row.us};
+    if (sizes.kinds == 1 && !sizes.ragged && row.sizes == wanted)
+      return {name_, row.us, row.us, row.us};
   }
   constexpr double kNone = std::numeric_limits<double>::quiet_NaN();
   return {name_, kNone, kNone, kNone};

@@ -90,13 +90,24 @@ Scope::Scope(const Engine& engine, const steady_pool_shape& shape, const Case& s
           round_up(steady_page_bytes(shape.format, shape.page_tokens), STEADY_FP8_DATA_BYTES)),
       host_pages_(page_count_ * page_stride_bytes_),
       host_slots_(size_t{1} * sizes.rows() * shape.max_tokens),
+      host_lengths_(sizes.batch, shape.max_tokens),
       pages_(engine, sets * host_pages_.size()),
-      slots_(engine, sets * host_slots_.size()) {
+      slots_(engine, sets * host_slots_.size()),
+      lengths_(engine, host_lengths_.size()) {
+  fill_lengths(sizes, random);
+  upload_to_sets(engine, host_lengths_, lengths_);
   if (shape.max_tokens == 0) return;
   fill_pages(random);
   fill_slots(sizes, random);
   upload_to_sets(engine, host_pages_, pages_);
   upload_to_sets(engine, host_slots_, slots_);
+}
+
+void Scope::fill_lengths(const Case& sizes, std::mt19937* random) {
+  std::uniform_int_distribution<int32_t> any(0, shape_.max_tokens);
+  if (sizes.ragged)
+    std::generate(host_lengths_.begin(), host_lengths_.end(), [&] { return any(*random); });
+  tokens_ = sizes.queries * std::accumulate(host_lengths_.begin(), host_lengths_.end(), int64_t{0});
 }
 
 void Scope::fill_pages(std::mt19937* random) {
@@ -117,7 +128,7 @@ void Scope::fill_slots(const Case& sizes, std::mt19937* random) {
     std::iota(choice.begin(), choice.end(), first);
     std::shuffle(choice.begin(), choice.end(), *random);
     slots = std::copy_n(choice.begin(), shape_.max_tokens, slots);
-    for (int i = 0; i < shape_.max_tokens; ++i) {
+    for (int i = 0; i < host_lengths_[row / sizes.queries]; ++i) {
       unique_tokens_ += seen[choice[i]] == 0;
       seen[choice[i]] = 1;
     }
@@ -153,6 +164,25 @@ Inputs::Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes)
   check(steady_stream_wait(engine.get(), nullptr));
 }
 
+template <class LengthsOf>
+steady_step Inputs::step_of(const LengthsOf& lengths) const {
+  auto step = make<steady_step>();
+  step.batch = sizes_.batch;
+  if (!sizes_.ragged) return step;
+  step.window = lengths(window_);
+  for (int kind = 0; kind < sizes_.kinds; ++kind)
+    step.compressed[kind] = lengths(compressed_[kind]);
+  return step;
+}
+
+steady_step Inputs::step() const {
+  return step_of([](const Scope& scope) { return scope.lengths(); });
+}
+
+steady_step Inputs::host_step() const {
+  return step_of([](const Scope& scope) { return scope.host_lengths(); });
+}
+
 steady_layer Inputs::layer(int set, int kind, uint16_t* out) const {
   auto layer = make<steady_layer>();
   layer.kind = kind;
@@ -173,6 +203,11 @@ steady_layer Inputs::host_layer(int kind, uint16_t* out) const {
   layer.window = window_.host_pool();
   layer.compressed = compressed_[kind].host_pool();
   return layer;
+}
+
+double Inputs::flop(int kind) const {
+  const auto tokens = static_cast<double>(window_.tokens() + compressed_[kind].tokens());
+  return 2.0 * sizes_.heads * tokens * 2 * STEADY_HEAD_DIM;
 }
 
 double Inputs::unique_bytes(int kind) const {

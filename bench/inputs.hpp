@@ -14,41 +14,47 @@ namespace steady::bench {
 /// alone; window and 128:1 scope in pages of 2.
 struct Case {
   int heads, batch, queries, window, compressed, kinds;
+  bool ragged;  ///< whether requests have lengths of their own, up to those
 
   int rows() const { return batch * queries; }
   int tokens(int kind) const {
     return window + (kind == kWindowAlone ? 0 : compressed);
-  }  ///< of a row
-  double flop(int kind) const { return 2.0 * rows() * heads * tokens(kind) * 2 * STEADY_HEAD_DIM; }
+  }  ///< of a row, at most
   size_t vector_values() const { return size_t{1} * rows() * heads * STEADY_HEAD_DIM; }  ///< of q
   steady_shape shape() const;
 
   static constexpr int kWindowAlone = 1;
 };
 
-/// Twice as many tokens a request as a row selects, of which each row selects some at random; on
-/// the host, and on the device as often as there are sets: equal bytes at other addresses.
+/// Twice as many tokens a request as a row can select, of which each row selects some at random;
+/// on the host, and on the device as often as there are sets: equal bytes at other addresses.
 class Scope {
  public:
   Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes, int sets,
         std::mt19937* random);
 
+  /// Of each request, in device memory and in that of the host.
+  steady_lengths lengths() const { return {lengths_.data(), 0}; }
+  steady_lengths host_lengths() const { return {host_lengths_.data(), 0}; }
+
   steady_pool pool(int set) const;
   steady_pool host_pool() const;
-  /// Distinct tokens that the rows select; each request has its own.
+  /// Tokens that the rows select, and the distinct ones among them; each request has its own.
+  int64_t tokens() const { return tokens_; }
   int64_t unique_tokens() const { return unique_tokens_; }
 
  private:
+  void fill_lengths(const Case& sizes, std::mt19937* random);
   void fill_pages(std::mt19937* random);
   void fill_slots(const Case& sizes, std::mt19937* random);
 
   steady_pool_shape shape_;
   int64_t request_tokens_, page_count_, page_stride_bytes_;
-  int64_t unique_tokens_ = 0;
+  int64_t tokens_ = 0, unique_tokens_ = 0;
   std::vector<uint8_t> host_pages_;
-  std::vector<int32_t> host_slots_;
+  std::vector<int32_t> host_slots_, host_lengths_;
   DeviceArray<uint8_t> pages_;
-  DeviceArray<int32_t> slots_;
+  DeviceArray<int32_t> slots_, lengths_;
 };
 
 class Inputs {
@@ -57,14 +63,21 @@ class Inputs {
   Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes);
 
   int sets() const { return sets_; }
+  /// All requests of the step; `host_step` is the same with lengths in the memory of the host.
+  steady_step step() const;
+  steady_step host_step() const;
   /// In device memory. `out` is one for all sets, which have one answer.
   steady_layer layer(int set, int kind, uint16_t* out) const;
   /// The same in the memory of the host.
   steady_layer host_layer(int kind, uint16_t* out) const;
+  double flop(int kind) const;
   /// Bytes that must be read or written, each counted once: cached tokens, queries, answers.
   double unique_bytes(int kind) const;
 
  private:
+  template <class LengthsOf>
+  steady_step step_of(const LengthsOf&) const;
+
   Case sizes_;
   int sets_;
   std::mt19937 random_;  ///< seeded alike in each run

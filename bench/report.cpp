@@ -57,8 +57,9 @@ void print_nodes(const Result& result) {
 }  // namespace
 
 std::string case_text(const Case& sizes) {
-  return format("%d×%d×%d, %d+%d%s", sizes.batch, sizes.queries, sizes.heads, sizes.window,
-                sizes.compressed, sizes.kinds == 1 ? "" : ", 3 kinds");
+  return format("%d×%d×%d, %d+%d%s%s", sizes.batch, sizes.queries, sizes.heads, sizes.window,
+                sizes.compressed, sizes.kinds == 1 ? "" : ", 3 kinds",
+                sizes.ragged ? ", ragged" : "");
 }
 
 void print_json_line(const Setting& setting, const Result& result, std::ostream& out) {
@@ -78,6 +79,7 @@ void print_json_line(const Setting& setting, const Result& result, std::ostream&
                                  {"heads", sizes.heads},
                                  {"window_tokens", sizes.window},
                                  {"compressed_tokens", sizes.compressed},
+                                 {"ragged", sizes.ragged},
                                  {"oracle_error", result.oracle_error}};
   const auto add_timing = [&line](const Timing& timing) {
     line[timing.name + "_us"] = timing.median_us;

@@ -70,8 +70,7 @@ class CapturedSteps {
 
  private:
   Graph capture(int first_set) const {
-    auto step = make<steady_step>();
-    step.batch = sizes_.batch;
+    const steady_step step = inputs_.step();
     return engine_.capture(stream_, [&] {
       engine_.plan(workspace_, step, stream_);
       for (int layer = 0; layer < layers_; ++layer) {
@@ -101,7 +100,7 @@ std::vector<uint16_t> first_answer(Case sizes, const Inputs& inputs, int kind) {
   sizes.batch = 1;
   const Engine oracle = make_engine(sizes.shape(), STEADY_ORACLE, 0);
   std::vector<uint16_t> out(sizes.vector_values());
-  auto step = make<steady_step>();
+  steady_step step = inputs.host_step();
   step.batch = 1;
   const Workspace workspace(oracle);
   oracle.plan(workspace, step);
@@ -122,7 +121,7 @@ double checked_error(std::span<const uint16_t> answer, std::span<const uint16_t>
 void count_work(const Inputs& inputs, int layers, Result* result) {
   for (int layer = 0; layer < layers; ++layer) {
     const int kind = layer % result->sizes.kinds;
-    result->flop += result->sizes.flop(kind) / layers;
+    result->flop += inputs.flop(kind) / layers;
     result->unique_bytes += inputs.unique_bytes(kind) / layers;
   }
 }
@@ -165,7 +164,8 @@ Result measure(const cli::BenchSettings& settings, const Setting& setting, const
       checked_error(std::span(answer).first(right.size()), right, "oracle", sizes);
 
   std::vector<Contestant> contestants = {{"steady", [&](int set) { steps.replay(set); }}};
-  const bool comparable = cli::is_on_host(backend) && setting.layers == 1 && sizes.kinds == 1;
+  const bool comparable =
+      cli::is_on_host(backend) && setting.layers == 1 && sizes.kinds == 1 && !sizes.ragged;
   const auto baselines = comparable ? make_baselines(sizes.shape(), setting.threads) : nullptr;
   if (baselines) {
     for (auto& contestant :
@@ -187,8 +187,8 @@ std::vector<Case> cases_of(const cli::BenchSettings& settings) {
   for (const int heads : settings.heads) {
     for (const int batch : settings.batches) {
       for (const int compressed : settings.compressed)
-        cases.push_back(
-            {heads, batch, settings.queries, settings.window, compressed, settings.kinds});
+        cases.push_back({heads, batch, settings.queries, settings.window, compressed,
+                         settings.kinds, settings.ragged});
     }
   }
   return cases;

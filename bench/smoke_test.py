@@ -67,6 +67,17 @@ def test_steps_of_many_layers_and_three_kinds(steady):
     assert "gather_us" not in case  # the baselines do one layer of one kind
 
 
+def test_ragged_requests_have_less_to_do_and_no_baselines(steady):
+    sizes = ["--batch", "32", "--compressed", "70", "--json"]
+    full, ragged = (json.loads(bench(steady, *sizes, *more).splitlines()[-1])
+                    for more in ([], ["--ragged"]))
+    assert full["batch"] == ragged["batch"] == 32
+    assert (full["ragged"], ragged["ragged"]) == (False, True)
+    work = [case["tflop_per_s"] * case["steady_us"] for case in (full, ragged)]
+    assert 0.3 < work[1] / work[0] < 0.7, work
+    assert "gather_us" not in ragged and ragged["oracle_error"] < 2.5e-3
+
+
 def test_times_of_another_kernel_stand_beside(steady):
     header = "batch,other,heads,queries,window_tokens,compressed_tokens,other_us\n"
     with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:

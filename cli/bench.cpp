@@ -13,7 +13,8 @@ namespace {
 constexpr const char* kFooter =
     "A case is a step, captured once and replayed, over inputs that take turns and do not fit the\n"
     "caches together: a plan and --layers layers, whose time is given for each layer.\n"
-    "On the host a step of one layer is measured interleaved with three baselines:\n"
+    "On the host a step of one layer, with all tokens, is measured interleaved with three "
+    "baselines:\n"
     "  gather        the obvious way: row after row, plain loops gather the tokens and "
     "de-quantise\n"
     "                them to fp32, sgemm, softmax, sgemm; BLAS uses all threads\n"
@@ -56,6 +57,8 @@ RunVerb add_bench(CLI::App& verb) {
   verb.add_option("--kinds", settings->kinds, "Kinds of layers")
       ->check(CLI::IsMember({1, 3}))
       ->capture_default_str();
+  verb.add_flag("--ragged", settings->ragged,
+                "Lengths of each request's own, any from none to all of these tokens");
   verb.add_option("--layers", settings->layers,
                   "Layers of a step, 0: 1 on the host, 61 on devices or with three kinds")
       ->check(CLI::Range(0, 1024))

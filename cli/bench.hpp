@@ -13,8 +13,9 @@ struct BenchSettings {
   int window = 128;
   int queries = 1;
   int kinds = 1;
-  int layers = 0;   ///< of a captured step; 0: 1 on the host, else those of the model
-  int threads = 0;  ///< 0: one for each core
+  bool ragged = false;  ///< lengths differ between requests
+  int layers = 0;       ///< of a captured step; 0: 1 on the host, else those of the model
+  int threads = 0;      ///< 0: one for each core
   int repetitions = 9;
   double min_seconds = 0.05;  ///< of a repetition
   std::string beside;         ///< a file of another kernel's times, or empty
