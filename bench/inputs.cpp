@@ -51,9 +51,24 @@ class Palette {
 int sets_for(const Case& sizes, int64_t rotation_bytes) {
   constexpr int64_t kLeastBytes = int64_t{64} << 20, kMostBytes = int64_t{256} << 20;
   const int fewest_tokens = sizes.tokens(sizes.kinds == 1 ? 0 : Case::kWindowAlone);
-  const int64_t set_bytes = int64_t{1} * sizes.batch * fewest_tokens * STEADY_FP8_TOKEN_BYTES;
+  const int64_t most_bytes = int64_t{1} * sizes.batch * fewest_tokens * STEADY_FP8_TOKEN_BYTES;
+  const int64_t set_bytes = sizes.ragged ? most_bytes / 2 : most_bytes;  // half of them on average
   const int64_t bytes = std::clamp(rotation_bytes, kLeastBytes, kMostBytes);
   return static_cast<int>(std::clamp<int64_t>(bytes / set_bytes + 1, 2, 4096));
+}
+
+/// Of each request, scope after scope.
+std::vector<int32_t> draw_lengths(const Case& sizes, std::mt19937* random) {
+  const steady_shape shape = sizes.shape();
+  std::vector<int32_t> lengths;
+  const auto draw = [&](int32_t most) {
+    std::uniform_int_distribution<int32_t> any(0, most);
+    for (int request = 0; request < sizes.batch; ++request)
+      lengths.push_back(sizes.ragged ? any(*random) : most);
+  };
+  draw(shape.window.max_tokens);
+  for (int kind = 0; kind < sizes.kinds; ++kind) draw(shape.compressed[kind].max_tokens);
+  return lengths;
 }
 
 /// Copies `values` to each set's part of `to`.
@@ -81,8 +96,8 @@ steady_shape Case::shape() const {
   return shape;
 }
 
-Scope::Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes, int sets,
-             std::mt19937* random)
+Scope::Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes,
+             const int32_t* lengths, int sets, std::mt19937* random)
     : shape_(shape),
       request_tokens_(int64_t{2} * shape.max_tokens),
       page_count_(round_up(sizes.batch * request_tokens_, shape.page_tokens) / shape.page_tokens),
@@ -90,24 +105,13 @@ Scope::Scope(const Engine& engine, const steady_pool_shape& shape, const Case& s
           round_up(steady_page_bytes(shape.format, shape.page_tokens), STEADY_FP8_DATA_BYTES)),
       host_pages_(page_count_ * page_stride_bytes_),
       host_slots_(size_t{1} * sizes.rows() * shape.max_tokens),
-      host_lengths_(sizes.batch, shape.max_tokens),
       pages_(engine, sets * host_pages_.size()),
-      slots_(engine, sets * host_slots_.size()),
-      lengths_(engine, host_lengths_.size()) {
-  fill_lengths(sizes, random);
-  upload_to_sets(engine, host_lengths_, lengths_);
+      slots_(engine, sets * host_slots_.size()) {
   if (shape.max_tokens == 0) return;
   fill_pages(random);
-  fill_slots(sizes, random);
+  fill_slots(sizes, lengths, random);
   upload_to_sets(engine, host_pages_, pages_);
   upload_to_sets(engine, host_slots_, slots_);
-}
-
-void Scope::fill_lengths(const Case& sizes, std::mt19937* random) {
-  std::uniform_int_distribution<int32_t> any(0, shape_.max_tokens);
-  if (sizes.ragged)
-    std::generate(host_lengths_.begin(), host_lengths_.end(), [&] { return any(*random); });
-  tokens_ = sizes.queries * std::accumulate(host_lengths_.begin(), host_lengths_.end(), int64_t{0});
 }
 
 void Scope::fill_pages(std::mt19937* random) {
@@ -119,7 +123,7 @@ void Scope::fill_pages(std::mt19937* random) {
   }
 }
 
-void Scope::fill_slots(const Case& sizes, std::mt19937* random) {
+void Scope::fill_slots(const Case& sizes, const int32_t* lengths, std::mt19937* random) {
   std::vector<int32_t> choice(request_tokens_);
   std::vector<char> seen(sizes.batch * request_tokens_);
   int32_t* slots = host_slots_.data();
@@ -128,7 +132,7 @@ void Scope::fill_slots(const Case& sizes, std::mt19937* random) {
     std::iota(choice.begin(), choice.end(), first);
     std::shuffle(choice.begin(), choice.end(), *random);
     slots = std::copy_n(choice.begin(), shape_.max_tokens, slots);
-    for (int i = 0; i < host_lengths_[row / sizes.queries]; ++i) {
+    for (int i = 0; i < lengths[row / sizes.queries]; ++i) {
       unique_tokens_ += seen[choice[i]] == 0;
       seen[choice[i]] = 1;
     }
@@ -147,40 +151,35 @@ steady_pool Scope::host_pool() const {
 Inputs::Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes)
     : sizes_(sizes),
       sets_(sets_for(sizes, rotation_bytes)),
-      window_(engine, sizes.shape().window, sizes, sets_, &random_),
+      host_lengths_(draw_lengths(sizes, &random_)),
+      window_(engine, sizes.shape().window, sizes, host_lengths_.data(), sets_, &random_),
       host_q_(sizes.vector_values()),
       host_sinks_(sizes.heads),
+      lengths_(engine, host_lengths_.size()),
       q_(engine, sets_ * host_q_.size()),
       sinks_(engine, host_sinks_.size()) {
   compressed_.reserve(sizes.kinds);
   for (int kind = 0; kind < sizes.kinds; ++kind) {
-    compressed_.emplace_back(engine, sizes.shape().compressed[kind], sizes, sets_, &random_);
+    compressed_.emplace_back(engine, sizes.shape().compressed[kind], sizes,
+                             host_lengths_.data() + lengths_at(kind), sets_, &random_);
   }
   std::generate(host_q_.begin(), host_q_.end(), [&] { return random_bf16(&random_); });
   std::normal_distribution<float> normal;
   std::generate(host_sinks_.begin(), host_sinks_.end(), [&] { return normal(random_); });
+  upload_to_sets(engine, host_lengths_, lengths_);
   upload_to_sets(engine, host_q_, q_);
   upload_to_sets(engine, host_sinks_, sinks_);
   check(steady_stream_wait(engine.get(), nullptr));
 }
 
-template <class LengthsOf>
-steady_step Inputs::step_of(const LengthsOf& lengths) const {
+steady_step Inputs::step_with(const int32_t* lengths) const {
   auto step = make<steady_step>();
   step.batch = sizes_.batch;
   if (!sizes_.ragged) return step;
-  step.window = lengths(window_);
+  step.window = {lengths, 0};
   for (int kind = 0; kind < sizes_.kinds; ++kind)
-    step.compressed[kind] = lengths(compressed_[kind]);
+    step.compressed[kind] = {lengths + lengths_at(kind), 0};
   return step;
-}
-
-steady_step Inputs::step() const {
-  return step_of([](const Scope& scope) { return scope.lengths(); });
-}
-
-steady_step Inputs::host_step() const {
-  return step_of([](const Scope& scope) { return scope.host_lengths(); });
 }
 
 steady_layer Inputs::layer(int set, int kind, uint16_t* out) const {
@@ -206,8 +205,12 @@ steady_layer Inputs::host_layer(int kind, uint16_t* out) const {
 }
 
 double Inputs::flop(int kind) const {
-  const auto tokens = static_cast<double>(window_.tokens() + compressed_[kind].tokens());
-  return 2.0 * sizes_.heads * tokens * 2 * STEADY_HEAD_DIM;
+  const auto tokens = [this](int at) {
+    const auto begin = host_lengths_.begin() + at;
+    return std::accumulate(begin, begin + sizes_.batch, int64_t{0});
+  };
+  return 2.0 * sizes_.heads * sizes_.queries *
+         static_cast<double>(tokens(0) + tokens(lengths_at(kind))) * 2 * STEADY_HEAD_DIM;
 }
 
 double Inputs::unique_bytes(int kind) const {

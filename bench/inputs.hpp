@@ -30,31 +30,26 @@ struct Case {
 /// on the host, and on the device as often as there are sets: equal bytes at other addresses.
 class Scope {
  public:
-  Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes, int sets,
-        std::mt19937* random);
-
-  /// Of each request, in device memory and in that of the host.
-  steady_lengths lengths() const { return {lengths_.data(), 0}; }
-  steady_lengths host_lengths() const { return {host_lengths_.data(), 0}; }
+  /// `lengths`: of each request, how many tokens its rows select.
+  Scope(const Engine& engine, const steady_pool_shape& shape, const Case& sizes,
+        const int32_t* lengths, int sets, std::mt19937* random);
 
   steady_pool pool(int set) const;
   steady_pool host_pool() const;
-  /// Tokens that the rows select, and the distinct ones among them; each request has its own.
-  int64_t tokens() const { return tokens_; }
+  /// Distinct tokens that the rows select; each request has its own.
   int64_t unique_tokens() const { return unique_tokens_; }
 
  private:
-  void fill_lengths(const Case& sizes, std::mt19937* random);
   void fill_pages(std::mt19937* random);
-  void fill_slots(const Case& sizes, std::mt19937* random);
+  void fill_slots(const Case& sizes, const int32_t* lengths, std::mt19937* random);
 
   steady_pool_shape shape_;
   int64_t request_tokens_, page_count_, page_stride_bytes_;
-  int64_t tokens_ = 0, unique_tokens_ = 0;
+  int64_t unique_tokens_ = 0;
   std::vector<uint8_t> host_pages_;
-  std::vector<int32_t> host_slots_, host_lengths_;
+  std::vector<int32_t> host_slots_;
   DeviceArray<uint8_t> pages_;
-  DeviceArray<int32_t> slots_, lengths_;
+  DeviceArray<int32_t> slots_;
 };
 
 class Inputs {
@@ -63,9 +58,10 @@ class Inputs {
   Inputs(const Engine& engine, const Case& sizes, int64_t rotation_bytes);
 
   int sets() const { return sets_; }
-  /// All requests of the step; `host_step` is the same with lengths in the memory of the host.
-  steady_step step() const;
-  steady_step host_step() const;
+  /// All requests, with lengths in device memory.
+  steady_step step() const { return step_with(lengths_.data()); }
+  /// The same in the memory of the host.
+  steady_step host_step() const { return step_with(host_lengths_.data()); }
   /// In device memory. `out` is one for all sets, which have one answer.
   steady_layer layer(int set, int kind, uint16_t* out) const;
   /// The same in the memory of the host.
@@ -75,16 +71,19 @@ class Inputs {
   double unique_bytes(int kind) const;
 
  private:
-  template <class LengthsOf>
-  steady_step step_of(const LengthsOf&) const;
+  steady_step step_with(const int32_t* lengths) const;
+  /// Where the lengths of a kind's compressed scope begin; those of the window come first.
+  int lengths_at(int kind) const { return (1 + kind) * sizes_.batch; }
 
   Case sizes_;
   int sets_;
   std::mt19937 random_;  ///< seeded alike in each run
+  std::vector<int32_t> host_lengths_;
   Scope window_;
   std::vector<Scope> compressed_;  ///< of each kind
   std::vector<uint16_t> host_q_;
   std::vector<float> host_sinks_;
+  DeviceArray<int32_t> lengths_;
   DeviceArray<uint16_t> q_;
   DeviceArray<float> sinks_;
 };
