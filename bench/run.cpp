@@ -20,7 +20,8 @@
 namespace steady::bench {
 namespace {
 
-constexpr double kLargestError = 2.5e-3;  // bf16 rounding makes 1.8e-3
+/// Of one request's answer; a device rounds weights to bf16 as well (docs/numerics.md).
+double largest_error(steady_backend backend) { return cli::is_on_host(backend) ? 2.5e-3 : 4e-3; }
 
 /// Numbers of wrong answers are none.
 class WrongAnswer : public std::runtime_error {
@@ -109,12 +110,12 @@ std::vector<uint16_t> first_answer(Case sizes, const Inputs& inputs, int kind) {
 }
 
 double checked_error(std::span<const uint16_t> answer, std::span<const uint16_t> right,
-                     const char* whose, const Case& sizes) {
+                     const char* whose, double allowed, const Case& sizes) {
   const double error = support::relative_error(answer, right);
-  if (error < kLargestError) return error;
+  if (error < allowed) return error;
   throw WrongAnswer(support::format(
       "case %s: the answer is %.1e away from the %s's; %.1e is allowed, so no numbers",
-      case_text(sizes).c_str(), error, whose, kLargestError));
+      case_text(sizes).c_str(), error, whose, allowed));
 }
 
 /// Flop and bytes of a layer, the mean of a step's.
@@ -137,8 +138,8 @@ std::vector<Contestant> contestants_beside(Baselines& baselines, const Inputs& i
   for (const Contestant& attending : contestants) {
     std::fill_n(out, answer.size(), uint16_t{0});
     attending.step(0);
-    const double error =
-        checked_error(answer, std::span(out, answer.size()), "baseline", result->sizes);
+    const double error = checked_error(answer, std::span(out, answer.size()), "baseline",
+                                       largest_error(STEADY_CPU), result->sizes);
     result->baseline_error = std::max(result->baseline_error, error);
   }
   contestants.push_back({"sgemm", [&](int) { baselines.multiply(); }});
@@ -160,8 +161,8 @@ Result measure(const cli::BenchSettings& settings, const Setting& setting, const
   engine.download(answer.data(), out.data(), answer.size() * sizeof(uint16_t));
   check(steady_stream_wait(engine.get(), nullptr));
   const auto right = first_answer(sizes, inputs, (setting.layers - 1) % sizes.kinds);
-  result.oracle_error =
-      checked_error(std::span(answer).first(right.size()), right, "oracle", sizes);
+  result.oracle_error = checked_error(std::span(answer).first(right.size()), right, "oracle",
+                                      largest_error(backend), sizes);
 
   std::vector<Contestant> contestants = {{"steady", [&](int set) { steps.replay(set); }}};
   const bool comparable =
