@@ -239,6 +239,12 @@ TEST_P(Emulated, ScoresThatRiseFarAreRight) {
   }
 }
 
+/// Units of many tiles, so that every ring of buffers is gone around, by all its lengths.
+TEST_P(Emulated, LongRowsAreRight) {
+  const Inputs inputs(7, 1152, 640, STEADY_CACHE_FP8);
+  expect_close(run(inputs, {1, 40, 1152, 16}, GetParam()), oracle(inputs));
+}
+
 TEST_P(Emulated, PoolsOfBf16AndAtOddAddressesAreReadAsWell) {
   const Inputs inputs(3, 40, 45, STEADY_CACHE_BF16, 2);
   expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
