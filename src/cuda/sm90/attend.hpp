@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend of Hopper cards: the same plan, layer and tokens in, the same answers and partials out
-// as cuda/attend.hpp, by clusters of blocks that share each row's values.
+// as cuda/attend.hpp, by clusters of blocks that share each row's tokens and
+// values.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,14 +11,16 @@
 
 namespace steady::cuda::sm90 {
 
-/// How many clusters of two and of four blocks the card holds at once.
+/// How many clusters of two, four and eight blocks the card holds at once.
 struct Room {
-  int pairs, fours;
+  int pairs, fours, eights;
+
+  int of(int cluster) const { return cluster == 2 ? pairs : cluster == 4 ? fours : eights; }
 };
 
 /// How attend spreads over the card. A row's bits do not depend on it.
 struct Spread {
-  int cluster;  ///< blocks that share each vector's values
+  int cluster;  ///< blocks that share each row
   int groups;   ///< of heads, of group_heads() each
   int parts;    ///< that plan is to deal
 };
