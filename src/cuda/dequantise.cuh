@@ -71,21 +71,8 @@ __device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4
   *second = {values[4], values[5], values[6], values[7]};
 }
 
-/// Values in the order in which they are made in the fewest steps: of each four the first and the
-/// third, then the second and the fourth.
-__device__ inline uint4 interleave(const uint4& values) {
-  constexpr uint32_t kFirsts = 0x5410, kSeconds = 0x7632;
-  return {__byte_perm(values.x, values.y, kFirsts), __byte_perm(values.x, values.y, kSeconds),
-          __byte_perm(values.z, values.w, kFirsts), __byte_perm(values.z, values.w, kSeconds)};
-}
-/// Four of them back in order.
-__device__ inline uint2 in_order(const uint2& interleaved) {
-  return {__byte_perm(interleaved.x, interleaved.y, 0x5410),
-          __byte_perm(interleaved.x, interleaved.y, 0x7632)};
-}
-
-/// The common case, in fewer steps and interleaved: no NaN among the bytes, and scales so small
-/// that 2^120 times each is still a bf16, as they are for any cache whose values stay below 2^16.
+/// The common case, in fewer steps: no NaN among the bytes, and scales so small that 2^120 times
+/// each is still a bf16, as they are for any cache whose values stay below 2^16.
 class PlainDequantiser {
  public:
   /// The scale bytes of up to four groups of a token; zeros for the others.
@@ -98,27 +85,28 @@ class PlainDequantiser {
     const uint32_t factor = scale * 0x00800080u + 0x3c003c00u;  // 2^(scale - 127 + 120), twice
     uint32_t values[8];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const uint32_t word = words[i];
-      const uint32_t even = (word << 8 & 0x80008000u) | (word << 4 & 0x07f007f0u);
-      values[2 * i] = ptx::multiply_bf16x2(even, factor);
-      values[2 * i + 1] = ptx::multiply_bf16x2(tiny_from_e4m3(word), factor);
-      carries_ |= (word & 0x7f7f7f7fu) + 0x01010101u;  // into the sign, from NaN alone
+    for (int i = 0; i < 8; ++i) {
+      const uint32_t pair = pair_of(words, i);
+      values[i] = ptx::multiply_bf16x2(tiny_from_e4m3(pair), factor);
+      largest_ = ptx::max_u16x2(largest_, tiny_magnitude(pair));
     }
     *first = {values[0], values[1], values[2], values[3]};
     *second = {values[4], values[5], values[6], values[7]};
   }
 
   /// Whether all that was made is right. Otherwise it is to be made again, by dequantise().
-  __device__ bool was_plain() const { return ((large(scales_) | carries_) & 0x80808080u) == 0; }
-
- private:
-  /// Bit 7 of each of the four bytes that is above 134.
-  __device__ static uint32_t large(uint32_t bytes) {
-    return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes;
+  __device__ bool was_plain() const {
+    constexpr uint32_t kNan = 0x07f0u;
+    return large(scales_) == 0 && (largest_ & 0xffffu) != kNan && largest_ >> 16 != kNan;
   }
 
-  uint32_t scales_, carries_ = 0;
+ private:
+  /// Not zero if one of the four bytes is above 134.
+  __device__ static uint32_t large(uint32_t bytes) {
+    return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
+  }
+
+  uint32_t scales_, largest_ = 0;
 };
 
 }  // namespace steady::cuda

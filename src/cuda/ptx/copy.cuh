@@ -58,20 +58,5 @@ __device__ inline void load(uint4* to, const void* from) {
                : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)
                : "l"(from));
 }
-/// The same for four bytes, two and one.
-__device__ inline void load(int32_t* to, const void* from) {
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(*to) : "l"(from));
-}
-__device__ inline void load(uint32_t* to, const void* from) {
-  asm volatile("ld.global.u32 %0, [%1];" : "=r"(*to) : "l"(from));
-}
-__device__ inline void load(uint16_t* to, const void* from) {
-  asm volatile("ld.global.u16 %0, [%1];" : "=h"(*to) : "l"(from));
-}
-__device__ inline void load(uint8_t* to, const void* from) {
-  uint16_t byte;
-  asm volatile("ld.global.u8 %0, [%1];" : "=h"(byte) : "l"(from));
-  *to = static_cast<uint8_t>(byte);
-}
 
 }  // namespace steady::cuda::ptx

@@ -74,21 +74,14 @@ __device__ inline void multiply_add(float (&sums)[32], uint32_t a, uint32_t b, b
 template <int kColumns, bool kTransposed>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], const uint32_t (&a)[4], uint32_t b,
                                     bool add) {
-  if constexpr (kColumns == 64) {
+  if constexpr (kColumns == 8) {
     asm volatile(
-        "{.reg .pred add; .reg .b64 b; setp.ne.b32 add, %37, 0;\n"
-        "mov.b64 b, {%36, %39};\n"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-        "}, {%32, %33, %34, %35}, b, add, 1, 1, %38;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
-          "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]),
-          "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]),
-          "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]),
-          "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]), "+f"(sums[25]),
-          "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]),
-          "+f"(sums[31])
+        "{.reg .pred add; .reg .b64 b; setp.ne.b32 add, %9, 0;\n"
+        "mov.b64 b, {%8, %11};\n"
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3"
+        "}, {%4, %5, %6, %7}, b, add, 1, 1, %10;}\n"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b), "r"(static_cast<int>(add)),
           "n"(static_cast<int>(kTransposed)), "n"(kOperands));
   } else {

@@ -16,31 +16,35 @@ namespace {
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a
 /// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
 /// enough.
-constexpr int kRegistersAtFirst = 65536 / kThreads / 8 * 8;
+constexpr int kRegistersAtFirst = 65536 / kThreads;
 template <class S>
 struct Registers {
-  static constexpr int kScorer = 104;
-  static constexpr int kWeigher = S::kCluster == 2 ? 200 : S::kCluster == 4 ? 144 : 112;
-  static constexpr int kProducer = S::kCluster == 2 ? 104 : S::kCluster == 4 ? 128 : 144;
+  static constexpr bool kPair = S::kCluster == 2;
+  static constexpr int kScorer = kPair && S::kHeads == 32 ? 104 : 112;
+  static constexpr int kWeigher = !kPair ? 144 : S::kHeads == 32 ? 216 : 208;
+  static constexpr int kProducer = kPair ? 96 : 120;
   static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };
 
 template <class S>
 __device__ void prepare(Shared<S>& shared) {
   if (threadIdx.x == 0) {
-    for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.tokens_full[buffer], kProducerWarps);
-      ptx::init_barrier(&shared.tokens_empty[buffer], kWarps);
+    for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
+      ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
-    for (uint32_t tile = 0; tile < kTiles; ++tile) {
-      ptx::init_barrier(&shared.tiles_full[tile], kProducerWarps);
-      ptx::init_barrier(&shared.tiles_empty[tile], 2 * kWarps);
-    }
-    for (int warp = 0; warp < kWarps; ++warp) {
-      for (auto& of_block : shared.weights_full) ptx::init_barrier(&of_block[warp], 1);
-      ptx::init_barrier(&shared.weights_empty[warp], S::kCluster);
+    for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
+      for (int warp = 0; warp < kWarps; ++warp) {
+        ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster);
+      }
     }
     ptx::fence_barriers();
+  }
+  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
+    const uint32_t ones = bf16x2(1.0f, 1.0f);
+    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
+    ptx::fence_shared_writes();
   }
   __syncthreads();
   ptx::sync_cluster();
@@ -61,20 +65,20 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  if (!UnitCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
+  if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
-    Scorer<S>(call, rank, shared).part(range.begin.row);
+    Scorer<S>(call, range, rank, shared).part();
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
-    Weigher<S>(call, rank, shared).part();
+    Weigher<S>(call, range, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
     Producer<S>(call, page_tokens, range, rank, shared).part();
   }
-  ptx::sync_cluster();  // others may still send weights here, or take this block's
+  ptx::sync_cluster();  // others may still send scores here
 }
 
 struct Variant {
@@ -89,8 +93,7 @@ constexpr Variant variant() {
   return {kHeads, kCluster, attend_kernel<S>, sizeof(Shared<S>)};
 }
 
-constexpr Variant kVariants[] = {variant<32, 2>(), variant<64, 2>(), variant<32, 4>(),
-                                 variant<64, 4>(), variant<32, 8>()};
+constexpr Variant kVariants[] = {variant<32, 2>(), variant<64, 2>(), variant<32, 4>()};
 
 const Variant& variant_of(int cluster, int heads) {
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
@@ -127,12 +130,12 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   struct Grain {
     int heads, cluster;
   };
-  constexpr Grain kFromCoarse[] = {{64, 2}, {64, 4}, {32, 4}, {32, 8}, {16, 8}, {8, 8}};
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
-    const int clusters = room.of(grain.cluster);
+    const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
     if (spread.cluster != 0 && units * groups > clusters) break;
     spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, limits.parts)};
   }
@@ -150,10 +153,8 @@ cudaError_t prepare_attend(Room* room) {
                              static_cast<int>(variant.shared_bytes));
     if (error != cudaSuccess) return error;
     const Launch launch(variant, 1, 1, nullptr);
-    int* const clusters = variant.cluster == 2   ? &room->pairs
-                          : variant.cluster == 4 ? &room->fours
-                                                 : &room->eights;
-    error = cudaOccupancyMaxActiveClusters(clusters, variant.kernel, &launch.config);
+    error = cudaOccupancyMaxActiveClusters(variant.cluster == 2 ? &room->pairs : &room->fours,
+                                           variant.kernel, &launch.config);
     if (error != cudaSuccess) return error;
   }
   return cudaSuccess;

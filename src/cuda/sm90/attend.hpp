@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend of Hopper cards: the same plan, layer and tokens in, the same answers and partials out
-// as cuda/attend.hpp, by clusters of blocks that share each row's tokens and
-// values.
+// as cuda/attend.hpp, by clusters of blocks that share each row's values.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -11,16 +10,14 @@
 
 namespace steady::cuda::sm90 {
 
-/// How many clusters of two, four and eight blocks the card holds at once.
+/// How many clusters of two and of four blocks the card holds at once.
 struct Room {
-  int pairs, fours, eights;
-
-  int of(int cluster) const { return cluster == 2 ? pairs : cluster == 4 ? fours : eights; }
+  int pairs, fours;
 };
 
 /// How attend spreads over the card. A row's bits do not depend on it.
 struct Spread {
-  int cluster;  ///< blocks that share each row
+  int cluster;  ///< blocks that share each vector's values
   int groups;   ///< of heads, of group_heads() each
   int parts;    ///< that plan is to deal
 };

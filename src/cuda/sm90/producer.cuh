@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// A plan and slots in, tiles and pieces of their de-quantised tokens in shared memory out: all
-// values of the tiles that this block scores, its own share of the values of the others. The work
-// of two warpgroups. The other roles know nothing of plans.
+// Slots in, tiles of de-quantised tokens in shared memory out, of this block's share of their
+// values: the work of two warpgroups.
 #pragma once
+
+#include <type_traits>
 
 #include "cuda/dequantise.cuh"
 #include "cuda/ptx/barrier.cuh"
 #include "cuda/sm90/shared.cuh"
-#include "cuda/sm90/unit_cursor.cuh"
 
 namespace steady::cuda::sm90 {
 
@@ -18,11 +18,11 @@ static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlock
 /// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 
-/// Each warp brings eight tokens of every tile, four lanes a token: 16 bytes of each block of its
-/// values a lane. While a piece is turned into bf16, the bytes of a later one take their place in
-/// registers. Slots are read for four tiles at once, a token for each lane, and so early that their
-/// bytes can be called into the L2 cache before they are fetched. Which pieces follow is worked out
-/// for a round at once, a piece for each lane.
+/// Lanes that share a token have a run of chunks each in every block of its values. While a tile is
+/// turned into bf16, the bytes of the next one take their place in registers. Slots are read and
+/// looked up for a batch of tiles at once, a token for each lane, and a batch's bytes are called
+/// into the L2 cache. Slots and scales come through shared memory: a register that is carried into
+/// the next turn would be copied there, and the copy waits for what is loaded.
 template <class S>
 class Producer {
  public:
@@ -31,286 +31,235 @@ class Producer {
       : call_(call),
         page_tokens_(page_tokens),
         shared_(shared),
-        own_(shared.producers[warp()]),
-        rank_(rank),
-        chunk_at_(line() * kBlockChunks + (2 * share() ^ token())),
-        ahead_(call, range) {}
+        first_block_(rank * S::kOwnBlocks),
+        at_(line() * sizeof(Block::lines[0])),
+        ahead_(call, range) {
+    skip(&ahead_, team());
+  }
 
   /// All tiles of this part.
   __device__ void part() {
-    coming_.slots = 0;
-    later_.slots = 1;
-    read_slots(&coming_);
-    read_slots(&later_);
+    read_slots();
     ptx::wait_copies();
-    for (uint32_t turn = 1;; ++turn) {
-#pragma unroll 1
-      while (listed_ == fetched_ && coming_.tiles > 0) {
-        find();
-        look_ahead();
-      }
-      fetch();
-      if (turn < S::kAhead) continue;
-      ptx::wait_copies_but<S::kAhead - 1>();
-      if (brought_ == fetched_) return;
-      bring();
+    Tile tile;
+    const Source source = find_next(&tile);
+    fetch_scales(source);
+#pragma unroll
+    for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &tile);
+    read_slots_ahead();
+    Ring<S::kTokenBuffers> ring;
+    for (int i = 0; i < team(); ++i) ring.advance();
+    while (tile.there) {
+      bring(&tile, ring);
+      for (int i = 0; i < kTeams; ++i) ring.advance();
     }
   }
 
  private:
-  static constexpr int kLanesAToken = 32 / kWarpTokens;
-  static constexpr int kBatchTiles = 32 / kWarpTokens;
+  static constexpr int kOwnBlocks = S::kOwnBlocks;
+  static constexpr int kLanesAToken = S::kLanesAToken, kWarpTokens = 32 / kLanesAToken;
+  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;  // that bring tiles in turn
+  static_assert(S::kTokenBuffers % kTeams == 0, "a buffer belongs to one team");
+  static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;        // of a block
+  static constexpr int kFp8Chunks = kLaneChunks / 2;                     // that they are made from
+  using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens
+  static constexpr int kBatch = 32 / kWarpTokens;                        // of a warp's tiles
 
-  /// A few tiles of a unit, a token for each lane.
-  struct Batch {
-    int tiles = 0;
-    int tiles_done, tiles_left;  // of the unit, as UnitCursor has them
-    bool compressed;
-    int slots;         // which ones of the warp's
-    uint32_t read_at;  // pieces that were fetched before these slots
+  /// What a lane has of a tile: its share of a token.
+  struct Tile {
+    bool there;
+    Mask named, slow;  // a bit for each token
+    uint8_t scope;
+    int32_t slot;
+    uint4 chunks[kFp8Chunks * (kOwnBlocks + 1)];  // a block of bf16 has twice as many
   };
-
-  /// Where a lane's token lies.
+  /// Where it comes from.
   struct Source {
-    Place place;
-    bool named, slow, bf16;
+    const uint8_t *data, *scales;
   };
 
-  __device__ static int warp() {  // of all producers
+  /// Of all producers, and of a team.
+  __device__ static int warp_of_all() {
     return static_cast<int>(threadIdx.x - 2 * kGroupThreads) / 32;
   }
+  __device__ static int team() { return kTeams == 1 ? 0 : warp_of_all() / S::kTeamWarps; }
+  __device__ static int warp() { return warp_of_all() % S::kTeamWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   /// Of a token's lanes.
   __device__ static int share() { return lane() % kLanesAToken; }
   /// Of the warp's tokens, the one that this lane shares.
   __device__ static int token() { return lane() / kLanesAToken; }
-  /// Where the tile has it.
+  /// Where the tile has it. Of eight lanes that store together no two have the same banks.
   __device__ static int line() { return warp() * kWarpTokens + token(); }
 
-  /// Begins to read the slots of the next few tiles, and describes these to the other roles.
-  __device__ void read_slots(Batch* batch) {
-    batch->tiles = 0;
-    if (over_) return;
-    over_ = !ahead_.valid();
-    const int tiles = over_ ? 1 : min(kBatchTiles, ahead_.tiles_left());
-    const int tile = lane() / kWarpTokens;
-    auto described = described_;
-    described.advance(min(tile, tiles - 1));
-    described.wait_empty(shared_.tiles_empty);
-    if (over_) {
-      if (warp() == 0 && lane() == 0) shared_.tiles[described_.index].there = false;
-      hand_over(&shared_.tiles_full[described_.index]);
-      return;
-    }
-    batch->tiles = tiles;
-    batch->tiles_done = ahead_.tiles_done();
-    batch->tiles_left = ahead_.tiles_left();
-    batch->read_at = fetched_;
-    if (warp() == 0 && lane() % kWarpTokens == 0 && tile < tiles)
-      describe(*batch, tile, &shared_.tiles[described.index]);
-    int position = ahead_.begin() + tile * kTokens + warp() * kWarpTokens + lane() % kWarpTokens;
-    batch->compressed = position >= ahead_.window();
-    int32_t* const slot = &own_.slots[batch->slots][lane()];
-    *slot = kHole;
-    if (position < ahead_.end()) {
-      const Pool& pool = call_.layer.scopes[batch->compressed];
-      if (batch->compressed) position -= ahead_.window();
-      ptx::copy_async_4(slot, pool.slots + ahead_.row() * pool.slots_stride + position);
-    }
-    if (batch->tiles_done == 0) prefetch_queries();
-    described_.advance(tiles);
-    ahead_.advance(tiles);
+  __device__ static void skip(TileCursor* tile, int tiles) {
+    for (int i = 0; i < tiles && tile->valid(); ++i) tile->advance();
   }
+  __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
-  __device__ void describe(const Batch& batch, int number, Tile* tile) const {
-    const int done = batch.tiles_done + number;
-    tile->there = true;
-    tile->first_of_unit = done == 0;
-    tile->last_of_unit = number + 1 == batch.tiles_left;
-    tile->turn = static_cast<uint8_t>(done % S::kCluster);
-    tile->round_tiles = round_tiles(batch, number);
-    tile->row = ahead_.row();
-    tile->place = ahead_.place(own_part<S>());
-  }
-
-  /// Of the round that the batch's tile `number` belongs to.
-  __device__ static uint8_t round_tiles(const Batch& batch, int number) {
-    const int turn = (batch.tiles_done + number) % S::kCluster;
-    return static_cast<uint8_t>(min(S::kCluster, batch.tiles_left - number + turn));
-  }
-
-  __device__ void prefetch_queries() {
-    constexpr int kLines = kHeadDim * 2 / kLineBytes;
-    const Layer& layer = call_.layer;
-    const uint16_t* q =
-        layer.q + row_offset(layer.q_strides, call_.queries, ahead_.row(), first_head(call_));
+  /// Begins to read the slots of the next batch: all lanes at once, so that none waits for
+  /// another's.
+  __device__ void read_slots() {
+    Position position = {};
+    coming_ = 0;
 #pragma unroll 1
-    for (int i = 32 * warp() + lane(); i < heads_here(call_) * kLines; i += 32 * kProducerWarps)
-      ptx::prefetch(q + i / kLines * layer.q_strides.head + i % kLines * (kLineBytes / 2));
-  }
-
-  __device__ Source source_of(const Batch& batch) const {
-    const Pool& pool = call_.layer.scopes[batch.compressed];
-    const int32_t slot = own_.slots[batch.slots][lane()];
-    if (slot == kHole || !pool.has(slot))
-      return {{kNoToken, kNoToken + STEADY_FP8_DATA_BYTES}, false, false, false};
-    const Token token = pool.token(slot, page_tokens_.of_scope[batch.compressed].divide(slot));
-    const bool aligned = (reinterpret_cast<uintptr_t>(token.data) % sizeof(uint4) |
-                          reinterpret_cast<uintptr_t>(token.scales) % sizeof(uint32_t)) == 0;
-    const bool bf16 = pool.shape.format != STEADY_CACHE_FP8;
-    return {{token.data, token.scales}, true, bf16 || !aligned, bf16};
-  }
-
-  /// Finds out where the tokens of the next batch are, and lists the pieces of rounds that are
-  /// found.
-  __device__ void find() {
-    const Source source = source_of(coming_);
-    const uint32_t tile = found_tiles_ + lane() / kWarpTokens;
-    own_.places[tile % S::kPlaces][lane() % kWarpTokens] = source.place;
-    const uint32_t named = __ballot_sync(~0u, source.named);
-    const uint32_t slow = __ballot_sync(~0u, source.slow);
-    const uint32_t bf16 = __ballot_sync(~0u, source.bf16);
-    if (lane() < coming_.tiles) {
-      const auto own = [](uint32_t mask) {
-        return static_cast<uint8_t>(mask >> kWarpTokens * lane());
-      };
-      own_.slow[(found_tiles_ + lane()) % S::kPlaces] = {own(slow), own(bf16)};
-      shared_.tiles[(found_tiles_ + lane()) % kTiles].named[warp()] = own(named);
+    for (; coming_ < kBatch && ahead_.valid(); ++coming_) {
+      if (lane() / kWarpTokens == coming_)
+        position = position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
+      skip(&ahead_, kTeams);
     }
-    __syncwarp();
-    if (lane() < coming_.tiles) ptx::arrive(&shared_.tiles_full[(found_tiles_ + lane()) % kTiles]);
-    const int end = coming_.tiles_done + coming_.tiles;
-#pragma unroll 1
-    for (int done = coming_.tiles_done / S::kCluster * S::kCluster; done < end;
-         done += S::kCluster) {
-      const int tiles = min(S::kCluster, coming_.tiles_done + coming_.tiles_left - done);
-      if (done + tiles > end) break;
-      list_round(found_tiles_ + static_cast<uint32_t>(done - coming_.tiles_done), tiles);
-    }
-    found_tiles_ += coming_.tiles;
-    __syncwarp();
+    scope_ = position.scope;
+    there_ = position.slot != nullptr;
+    if (there_) ptx::copy_async_4(&shared_.slots[warp_of_all()][lane()], position.slot);
   }
-
-  /// The pieces of a round, a lane each.
-  __device__ void list_round(uint32_t first, int tiles) {
-    const int number = lane(), pieces = round_pieces<S>(rank_, tiles);
-    const bool own = rank_ < tiles && number < S::kTilePieces;
-    const int other = rank_ < tiles ? number - S::kTilePieces : number;
-    int turn = other / S::kOwnPieces;
-    if (rank_ < tiles && turn >= rank_) ++turn;
-    if (own) turn = rank_;
-    const int piece = own ? number : rank_ * S::kOwnPieces + other % S::kOwnPieces;
-    if (number < pieces) {
-      const uint32_t place = (first + turn) % S::kPlaces;
-      own_.pieces[(listed_ + number) % kListed] = {
-          own_.slow[place].slow != 0, piece + 1 == S::kTilePieces, static_cast<uint8_t>(place),
-          static_cast<uint32_t>(piece)};
-    }
-    listed_ += pieces;
-  }
-
-  /// Calls the bytes of the batch after it into the L2 cache, and begins to read another one's
-  /// slots.
-  __device__ void look_ahead() {
-    const int free = coming_.slots;
-    coming_ = later_;
-    later_.slots = free;
-    // Otherwise they came with the pieces since then.
-    if (fetched_ - coming_.read_at < S::kAhead) ptx::wait_copies();
-    read_slots(&later_);
-    const Source source = source_of(coming_);
-    if (coming_.tiles == 0 || !source.named || source.bf16) return;
-    const bool own = (coming_.tiles_done + lane() / kWarpTokens) % S::kCluster == rank_;
-    const int first = own ? 0 : rank_ * S::kOwnDims;
-    const int end = own || rank_ == S::kCluster - 1 ? STEADY_FP8_DATA_BYTES : first + S::kOwnDims;
-    ptx::prefetch(source.place.scales);
-#pragma unroll 1
-    for (int at = first; at < end; at += kLineBytes) ptx::prefetch(source.place.data + at);
-    ptx::prefetch(source.place.data + end - 1);
-  }
-
-  /// Begins to fetch the bytes of the next piece, if there is one.
-  __device__ void fetch() {
-    if (fetched_ != listed_) {
-      const Piece piece = own_.pieces[fetched_ % kListed];
-      const uint32_t ahead = fetched_ % S::kAhead;
-      Place place = own_.places[piece.place][token()];
-      if (piece.slow && (own_.slow[piece.place].slow >> token() & 1) != 0) [[unlikely]]
-        place = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-      const uint8_t* data = place.data + piece.number * S::kPieceDims + sizeof(Chunk) * share();
-      Chunk* to = &own_.bytes[ahead][0][lane()];
-#pragma unroll
-      for (int i = 0; i < S::kPieceBlocks; ++i) {
-        if (i + 1 == S::kPieceBlocks && piece.ends) {
-          data += sizeof(Chunk) * share();
-          ptx::copy_async_16(to + 32 * (i + 1), data + i * kBlockDims + sizeof(Chunk));
-        }
-        ptx::copy_async_16(to + 32 * i, data + i * kBlockDims);
-      }
-      ptx::copy_async_4(&own_.scales[ahead][lane()],
-                        place.scales + piece.number * S::kPieceBlocks / 4 * 4);
-      ++fetched_;
-    }
+  /// The same, if the batch that was read has been looked up.
+  __device__ void read_slots_ahead() {
+    if (looked_up_) read_slots();
+    looked_up_ = false;
     ptx::commit_copies();
   }
 
-  /// Brings the piece whose bytes came first.
-  __device__ void bring() {
-    const Piece piece = own_.pieces[brought_ % kListed];
-    const uint32_t ahead = brought_ % S::kAhead;
-    ++brought_;
-    // The last block's byte among the scales means nothing.
-    constexpr uint32_t kOwn = S::kPieceBlocks == 1 ? 0xff : 0xffff;
-    const uint32_t scales =
-        own_.scales[ahead][lane()] >> 8 * (piece.number * S::kPieceBlocks % 4) & kOwn;
-    PlainDequantiser plain(piece.ends ? scales & kOwn >> 8 : scales);
-    const Chunk* const bytes = &own_.bytes[ahead][0][lane()];
-    ring_.wait_empty(shared_.tokens_empty);
-    Block* const blocks = shared_.tokens[ring_.index];
+  /// Looks up the batch whose slots were read.
+  __device__ void find_batch() {
+    found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    found_slot_ = there_ ? shared_.slots[warp_of_all()][lane()] : kHole;
+    bool named = false, slow = false;
+    const Pool& pool = call_.layer.scopes[scope_];
+    if (found_slot_ != kHole && pool.has(found_slot_)) {
+      const Token place =
+          pool.token(found_slot_, page_tokens_.of_scope[scope_].divide(found_slot_));
+      const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
+                            reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
+      named = true;
+      slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
+      if (!slow) {
+        found_ = {place.data + first_block_ * kBlockDims, place.scales + first_block_ / 4 * 4};
 #pragma unroll
-    for (int i = 0; i < S::kPieceBlocks; ++i) {
-      // Of eight lanes that store together no two have the same banks.
-      Chunk* const first = &blocks[i].lines[0][0] + chunk_at_;
-      Chunk* const second = &blocks[i].lines[0][0] + (chunk_at_ ^ 1);
-      if (i + 1 == S::kPieceBlocks && piece.ends) {
-        *first = bytes[32 * i];
-        *second = bytes[32 * (i + 1)];
-      } else {
-        Chunk values[2];
-        plain(bytes[32 * i], i, &values[0], &values[1]);
-        *first = values[0];
-        *second = values[1];
+        for (int i = 0; i < kOwnBlocks * kBlockDims; i += kLineBytes)
+          ptx::prefetch(found_.data + i);
+        ptx::prefetch(found_.data + (kOwnBlocks + has_last_block()) * kBlockDims - 1);
+        ptx::prefetch(found_.scales);
       }
     }
-    const bool again = !plain.was_plain();
-    if (piece.slow || __any_sync(~0u, again)) [[unlikely]]
-      store_slowly(piece, again, blocks);
+    found_named_ = __ballot_sync(~0u, named);
+    found_slow_ = __ballot_sync(~0u, slow);
+    found_scopes_ = __ballot_sync(~0u, scope_ != 0);
+    found_tiles_ = coming_;
+    next_ = 0;
+    looked_up_ = true;
+  }
+
+  /// What is known of the next tile.
+  __device__ Source find_next(Tile* tile) {
+    if (next_ == found_tiles_) find_batch();
+    const int first = next_ * kWarpTokens, from = first + token();
+    tile->there = next_ < found_tiles_;
+    tile->named = static_cast<Mask>(found_named_ >> first & ((1u << kWarpTokens) - 1));
+    tile->slow = static_cast<Mask>(found_slow_ >> first & ((1u << kWarpTokens) - 1));
+    tile->scope = static_cast<uint8_t>(found_scopes_ >> from & 1);
+    tile->slot = __shfl_sync(~0u, found_slot_, from);
+    const Source source = {of_lane(from, found_.data) + share() * kFp8Chunks * sizeof(uint4),
+                           of_lane(from, found_.scales)};
+    if (tile->there) ++next_;
+    return source;
+  }
+
+  __device__ static const uint8_t* of_lane(int lane, const uint8_t* pointer) {
+    const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
+    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, lane));
+  }
+
+  /// The last block of all is bf16: twice as long.
+  __device__ bool is_bf16(int block) const { return block + 1 == kOwnBlocks && has_last_block(); }
+  __device__ void fetch_block(const Source& source, int block, Tile* tile) const {
+    const uint8_t* from = source.data + block * kBlockDims;
+    if (is_bf16(block)) from += share() * kFp8Chunks * sizeof(uint4);
+    uint4* chunks = &tile->chunks[block * kFp8Chunks];
+#pragma unroll
+    for (int i = 0; i < kLaneChunks; ++i) {
+      if (i < kFp8Chunks || is_bf16(block)) ptx::load(&chunks[i], from + i * sizeof(uint4));
+    }
+  }
+
+  __device__ void fetch_scales(const Source& source) {
+    if (share() == 0) ptx::copy_async_4(&shared_.scales[warp_of_all()][token()], source.scales);
+    ptx::commit_copies();
+  }
+
+  /// Scale bytes of the own blocks, without the one that means nothing.
+  __device__ uint32_t own_scales(uint32_t scales) const {
+    constexpr uint32_t kOwn = kOwnBlocks == 4 ? ~0u : 0xffffu;
+    return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
+  }
+
+  /// Brings a tile, and fetches the next one into its place.
+  __device__ void bring(Tile* tile, const Ring<S::kTokenBuffers>& ring) {
+    const Mask named = tile->named, slow = tile->slow;
+    const uint8_t scope = tile->scope;
+    const int32_t slot = tile->slot;
+    ptx::wait_copies_but<1>();  // but for the slots
+    __syncwarp();
+    const uint32_t scales = own_scales(shared_.scales[warp_of_all()][token()]);
+    __syncwarp();
+    const Source source = find_next(tile);
+    fetch_scales(source);
+    ring.wait_empty(shared_.tokens_empty);
+    Block* blocks = shared_.tokens[ring.index];
+    if (lane() == 0) reinterpret_cast<Mask*>(&shared_.named[ring.index])[warp()] = named;
+    const bool plain = store(scales, source, tile, blocks);
+    read_slots_ahead();
+    if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]]
+      store_slowly(scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
     ptx::fence_shared_writes();
-    hand_over(&shared_.tokens_full[ring_.index]);
-    ring_.advance();
+    hand_over(&shared_.tokens_full[ring.index]);
+  }
+
+  /// Whether the values could be made in the plain way.
+  __device__ bool store(uint32_t scales, const Source& source, Tile* tile, Block* blocks) const {
+    PlainDequantiser plain(scales);
+    uint8_t* to = reinterpret_cast<uint8_t*>(blocks) + at_;
+    // The lane's chunk `i` of the line.
+    const uint32_t first = (kLaneChunks * share() ^ token() % kBlockChunks) * sizeof(Chunk);
+    const auto chunk = [&](uint32_t i) {
+      return reinterpret_cast<Chunk*>(to + (first ^ i * sizeof(Chunk)));
+    };
+#pragma unroll
+    for (int block = 0; block < kOwnBlocks; ++block, to += sizeof(Block)) {
+      const uint4* bytes = &tile->chunks[block * kFp8Chunks];
+#pragma unroll
+      for (int i = 0; i < kLaneChunks; ++i) {
+        if (is_bf16(block)) {
+          *chunk(i) = bytes[i];
+        } else if (i < kFp8Chunks) {
+          plain(bytes[i], block, chunk(2 * i), chunk(2 * i + 1));
+        }
+      }
+      fetch_block(source, block, tile);
+      __syncwarp();  // otherwise the compiler collects the loads at the end
+    }
+    return plain.was_plain();
   }
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain: each lane the chunks
   /// that it has stored before.
-  __device__ void store_slowly(const Piece& piece, bool again, Block* blocks) const {
+  __device__ void store_slowly(int scope, int32_t slot, bool slow, bool again,
+                               Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
     again = (others >> (lane() - share()) & ((1u << kLanesAToken) - 1)) != 0;
-    const SlowTokens& slow = own_.slow[piece.place];
-    if ((slow.slow >> token() & 1) == 0 && !again) return;
-    const Place place = own_.places[piece.place][token()];
-    const bool bf16 = (slow.bf16 >> token() & 1) != 0;
+    if (!slow && !again) return;
+    const Pool& pool = call_.layer.scopes[scope];
+    const Token place = pool.token(slot);
+    const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
-    for (int i = 0; i < 2 * S::kPieceBlocks; ++i) {
-      const int own = 2 * share() + i % 2,
-                block = static_cast<int>(piece.number) * S::kPieceBlocks + i / 2;
-      const int at = block * kBlockChunks + own;
-      const Chunk chunk =
-          bf16 ? read_bytes(place.data + at * sizeof(Chunk)) : read_fp8_chunk(place, at);
-      *blocks[i / 2].at(line(), own) = block < kBlocks - 1 ? interleave(chunk) : chunk;
+    for (int i = 0; i < kOwnBlocks * kLaneChunks; ++i) {
+      const int block = i / kLaneChunks, own = kLaneChunks * share() + i % kLaneChunks;
+      const int chunk = (first_block_ + block) * kBlockChunks + own;
+      *blocks[block].at(line(), own) =
+          fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
     }
   }
 
-  __device__ static Chunk read_fp8_chunk(const Place& place, int chunk) {
+  __device__ static Chunk read_fp8_chunk(const Token& place, int chunk) {
     constexpr int kNopeHalves = STEADY_NOPE_DIM / kChunkDims;
     if (chunk >= kNopeHalves) {
       return read_bytes(place.data + STEADY_NOPE_DIM + (chunk - kNopeHalves) * sizeof(Chunk));
@@ -335,16 +284,17 @@ class Producer {
   const LayerCall& call_;
   const Divisors& page_tokens_;
   Shared<S>& shared_;
-  ProducerWarp<S>& own_;
-  const int rank_;
-  const int chunk_at_;  // of a block, that this lane stores first
-  // The unit whose slots are read next, and two batches whose slots are on their way.
-  UnitCursor ahead_;
-  Ring<kTiles> described_;
-  bool over_ = false;
-  Batch coming_, later_;
-  uint32_t found_tiles_ = 0, listed_ = 0, fetched_ = 0, brought_ = 0;  // the latter three: pieces
-  Ring<S::kBuffers> ring_;
+  const int first_block_;  // of this block's share
+  const uint32_t at_;      // where a block has this lane's token, in bytes
+  // The batch whose slots are on their way: a token of a tile for each lane.
+  TileCursor ahead_;
+  bool there_, looked_up_ = false;
+  int scope_, coming_;
+  // The batch that was looked up, and its next tile.
+  Source found_;
+  int32_t found_slot_;
+  uint32_t found_named_, found_slow_, found_scopes_;
+  int found_tiles_ = 0, next_ = 0;
 };
 
 }  // namespace steady::cuda::sm90

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens and of weights, and the barriers that
+// What the roles of a block share: queries, buffers of tokens and of scores, and the barriers that
 // hand them over.
 #pragma once
 
@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "core/work.hpp"
-#include "cuda/dequantise.cuh"
 #include "cuda/divisor.hpp"
 #include "cuda/ptx/cluster.cuh"
 #include "cuda/row_state.cuh"
@@ -24,20 +23,6 @@ inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
 /// Warpgroups: one scores, one weighs, two bring tokens.
 inline constexpr int kProducerWarps = 2 * kWarps;
 inline constexpr int kThreads = 4 * kGroupThreads;
-/// Of each tile, that a producer's warp brings.
-inline constexpr int kWarpTokens = kTokens / kProducerWarps;
-/// Bytes of shared memory for all that is large; a little less than a block may have.
-inline constexpr size_t kRoom = 219 << 10;
-/// Tiles that producers may have read slots of before the other roles are over with them.
-inline constexpr uint32_t kTiles = 32;
-
-/// Pieces that may be listed and not yet fetched.
-inline constexpr uint32_t kListed = 32;
-
-/// Where a token's bytes are.
-struct Place {
-  const uint8_t *data, *scales;
-};
 
 /// 16 bytes of bf16.
 using Chunk = uint4;
@@ -55,36 +40,26 @@ struct Divisors {
   Divisor of_scope[kScopes];
 };
 
-/// How a row is done: `kCluster` blocks of a cluster score its tiles in turn, and each of them
-/// weighs an equal share of all tokens' values, for the same heads, `kHeads` at most.
+/// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
+/// and each does all tokens for the same heads, `kHeads` at most.
 template <int kHeads_, int kCluster_>
 struct Share {
   static constexpr int kHeads = kHeads_, kCluster = kCluster_;
   static constexpr int kOwnBlocks = kBlocks / kCluster;
   static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
-  /// Tokens come in pieces: all tokens of a tile, some blocks of their values. Of tiles that a
-  /// block scores it needs all, of the others its own.
-  static constexpr int kPieceBlocks = kOwnBlocks < 2 ? kOwnBlocks : 2;
-  static constexpr int kPieceDims = kPieceBlocks * kBlockDims;
-  static constexpr int kOwnPieces = kOwnBlocks / kPieceBlocks, kTilePieces = kBlocks / kPieceBlocks;
-  /// Tiles whose tokens producers may have looked up and not yet brought.
-  static constexpr uint32_t kPlaces = kCluster == 8 ? 16 : 8;
-  static_assert(kPlaces >= 2 * kCluster, "two rounds, so that one is found while one is brought");
-  /// Pieces whose bytes are on their way.
-  static constexpr uint32_t kAhead = kPieceBlocks == 1 ? 3 : 2;
   /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half,
   /// so that all warps have some.
   static constexpr int kHalves = kHeads / 32;
-  static_assert(kHeads == 32 || (kHeads == 64 && kCluster < 8));
-  /// What one warp's heads have in a tile: pairs of weights, and a float4 for each head.
-  static constexpr int kWarpHeads = 8 * kHalves;
-  static constexpr int kWeightBytes = kHalves * 1024 + kWarpHeads * 16;
-  /// Buffers of pieces: as many as fit beside queries and weights.
-  static constexpr uint32_t kBuffers =
-      (kRoom - kBlocks * sizeof(Block) - kCluster * kWarps * kWeightBytes -
-       kProducerWarps * (kPlaces * kWarpTokens * sizeof(Place) +
-                         kAhead * (kPieceBlocks + 1) * 32 * sizeof(Chunk))) /
-      (kPieceBlocks * sizeof(Block));
+  static_assert(kHeads == 32 || (kHeads == 64 && kCluster == 2));
+  // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
+  static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
+  // Also where producers take turns, who has filled one fills it again: racecheck does not see the
+  // order between two of them, which goes through scorer and weigher.
+  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 6, kScoreBuffers = 2;
+  /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
+  /// of the values is small, half of them, in turn with the others.
+  static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
+  static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 
   /// The first head in half `half` of warp `warp`'s rows, and the row of a head.
   __device__ static int first_head(int warp, int half) {
@@ -99,8 +74,10 @@ struct Share {
 template <uint32_t kCount>
 struct Ring {
   uint32_t index = 0, parity = 0;
-  __device__ void advance(uint32_t by = 1) {
-    for (index += by; index >= kCount; index -= kCount) parity ^= 1;
+  __device__ void advance() {
+    if (++index < kCount) return;
+    index = 0;
+    parity ^= 1;
   }
   /// Waits until the buffer has been filled in this round.
   __device__ void wait_full(uint64_t (&full)[kCount]) const { ptx::wait(&full[index], parity); }
@@ -110,109 +87,47 @@ struct Ring {
   }
 };
 
-/// Below any logarithm to base 2 of a score: the reference where there is none.
-inline constexpr float kLowest = -3e38f;
-
 /// All of this warp is done with what the barrier guards.
 __device__ inline void hand_over(uint64_t* barrier) {
   __syncwarp();
   if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
 }
 
-/// What is known of a tile and a head beside its weights.
-struct TileSums {
-  float reference;       ///< weights are 2^(score as a logarithm to base 2 - this); a whole number
-  float exact, rounded;  ///< what the weights add up to, before and after rounding
-  float named;           ///< not zero if a slot names any token of the tile
-};
-
-/// A tile's weights for one warp's heads, as the lanes of a scorer have them and those of weighers
-/// want them.
+/// The same to the barrier of every block of the cluster.
 template <class S>
-struct WarpWeights {
-  uint4 pairs[2 * S::kHalves][32];
-  TileSums sums[S::kWarpHeads];
-};
-
-/// Where what a unit comes to belongs.
-struct UnitPlace {
-  bool split;     // among the slots, because several parts have units of the row
-  bool joins;     // otherwise: is added to the units before it
-  bool finishes;  // and completes the row's answer
-  int partial;    // that keeps what is left: a slot, or the part's own
-};
-
-/// What the other roles need to know of a tile; producers find it out.
-///
-/// A unit's tiles come in rounds of as many as the cluster has blocks, the last one of fewer. In
-/// each round every block scores one, whose pieces come first.
-struct Tile {
-  bool there;  // otherwise the part is over
-  bool first_of_unit, last_of_unit;
-  uint8_t turn, round_tiles;  // block `turn` scores it, as the one of so many
-  int row;
-  UnitPlace place;
-  alignas(uint64_t) uint8_t named[kProducerWarps];  // a bit for each token that a slot names
-};
-
-/// The pieces that a block gets in a round of so many tiles.
-template <class S>
-__device__ inline int round_pieces(int rank, int tiles) {
-  return rank < tiles ? S::kTilePieces + (tiles - 1) * S::kOwnPieces : tiles * S::kOwnPieces;
-}
-/// The first of those that have the values of tile `turn` that this block weighs.
-template <class S>
-__device__ inline int pieces_to_weigh(int rank, int tiles, int turn) {
-  if (rank >= tiles) return turn * S::kOwnPieces;
-  if (turn == rank) return rank * S::kOwnPieces;
-  return S::kTilePieces + (turn - (turn > rank ? 1 : 0)) * S::kOwnPieces;
+__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
+  __syncwarp();
+  const int lane = static_cast<int>(threadIdx.x % 32);
+  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
 }
 
-/// A piece that is to be brought.
-struct alignas(8) Piece {
-  bool slow, ends;  // slow: some of a warp's tokens are; ends: with the last block of all
-  uint8_t place;    // of its tile
-  uint32_t number;  // of the tile's
-};
-
-/// A bit for each of a producer warp's tokens of a tile: that can't be read in the plain way, and
-/// of those, that is bf16.
-struct SlowTokens {
-  uint8_t slow, bf16;
-};
-
-/// What a producer's warp keeps for itself.
-template <class S>
-struct ProducerWarp {
-  Chunk bytes[S::kAhead][S::kPieceBlocks + 1][32];  // the last block of all is bf16: twice as long
-  uint32_t scales[S::kAhead][32];
-  Place places[S::kPlaces][kWarpTokens];
-  Piece pieces[kListed];
-  int32_t slots[2][32];
-  SlowTokens slow[S::kPlaces];
-};
+/// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
+inline constexpr int kLaneScores = 16;
 
 template <class S>
 struct Shared {
-  static_assert(sizeof(WarpWeights<S>) == S::kWeightBytes);
-  Block q[kBlocks];
-  Block tokens[S::kBuffers][S::kPieceBlocks];
-  WarpWeights<S> weights[S::kCluster][kWarps];  // by the block that made them
-  SoftmaxState row_so_far[S::kHeads];           // the weigher's own
-  Tile tiles[kTiles];
-  ProducerWarp<S> producers[kProducerWarps];
+  Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
+  Block tokens[S::kTokenBuffers][S::kOwnBlocks];
+  /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
+  /// of a weigher have them.
+  float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
+  /// A block's first lines: eight columns of ones.
+  alignas(1024) Chunk ones[8][kBlockChunks];
+  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
+  /// registers.
+  int32_t slots[kProducerWarps][32];
+  uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
+  SoftmaxState row_so_far[S::kHeads];  // the weigher's own
+  uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
   // From producers to scorer and weigher and back.
-  uint64_t tiles_full[kTiles], tiles_empty[kTiles];
-  uint64_t tokens_full[S::kBuffers], tokens_empty[S::kBuffers];
-  // From each warp of the other blocks' scorers to its like of the weighers, and from those of all
-  // blocks back to the scorer.
-  uint64_t weights_full[S::kCluster][kWarps], weights_empty[kWarps];
+  uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
+  // From each warp of the cluster's scorers to its like of the weighers and back.
+  uint64_t scores_full[kWarps][S::kScoreBuffers], scores_empty[kWarps][S::kScoreBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
 struct NamedBarriers {
   static constexpr int kScorer = 1;
-  static constexpr int kWeights = 2;  // and the next ones: of each scoring warp and its weigher
 };
 
 /// The part of this block's cluster.
@@ -233,6 +148,91 @@ __device__ inline int heads_here(const LayerCall& call) {
 __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+/// Where what a unit comes to belongs.
+struct UnitPlace {
+  bool split;     // among the slots, because several parts have units of the row
+  bool joins;     // otherwise: is added to the units before it
+  bool finishes;  // and completes the row's answer
+  int partial;    // that keeps what is left: a slot, or the part's own
+};
+
+/// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
+/// empty one.
+class TileCursor {
+ public:
+  __device__ TileCursor(const LayerCall& call, const PartRange& range)
+      : call_(call), range_(range), row_(range.begin.row), unit_(range.begin.unit) {
+    if (valid()) begin_row();
+  }
+
+  __device__ bool valid() const {
+    return row_ < range_.end.row || (row_ == range_.end.row && unit_ < range_.end.unit);
+  }
+  __device__ void advance() {
+    tile_ += kTokens;
+    if (tile_ < unit_end()) return;
+    ++unit_;
+    if (unit_ < units_.count) {
+      tile_ = unit_ * units_.tokens_each;
+    } else {
+      ++row_;
+      unit_ = 0;
+      if (valid()) begin_row();
+    }
+  }
+
+  __device__ int row() const { return row_; }
+  __device__ const RowPlan& plan() const { return plan_; }
+  /// Of the tile, as a position in the row.
+  __device__ int begin() const { return tile_; }
+  __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
+  __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
+  __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
+  __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
+  __device__ UnitPlace place(int own_partial) const {
+    const bool split = plan_.first_slot != RowPlan::kWhole;
+    return {split, !split && unit_ > 0, !split && unit_ + 1 == units_.count,
+            split ? call_.limits.parts + plan_.first_slot + unit_ : own_partial};
+  }
+  /// Whether this part has units of the next row.
+  __device__ bool goes_on() const {
+    return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
+  }
+
+ private:
+  __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
+  __device__ void begin_row() {
+    plan_ = call_.tables.plan.rows[row_];
+    units_ = cut_row(row_tokens(), call_.limits);
+    tile_ = first_tile_ = unit_ * units_.tokens_each;
+  }
+
+  const LayerCall& call_;
+  const PartRange range_;
+  int row_, unit_, tile_ = 0, first_tile_ = 0;
+  RowPlan plan_ = {};
+  Units units_ = {};
+};
+
+/// A token of a tile.
+struct Position {
+  const int32_t* slot;  // where it stands; NULL: there is no such token
+  int scope, in_scope;  // the position in the scope
+};
+
+__device__ inline Position position_of(const LayerCall& call, const TileCursor& tile, int token) {
+  Position position = {nullptr, 0, tile.begin() + token};
+  if (!tile.valid() || position.in_scope >= tile.unit_end()) return position;
+  const int window = tile.plan().tokens[0];
+  if (position.in_scope >= window) {
+    position.scope = 1;
+    position.in_scope -= window;
+  }
+  const Pool& pool = call.layer.scopes[position.scope];
+  position.slot = pool.slots + tile.row() * pool.slots_stride + position.in_scope;
+  return position;
 }
 
 }  // namespace steady::cuda::sm90

@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -35,16 +34,13 @@ class NamedBarrier {
  public:
   void arrive_and_wait(int threads) {
     const int phase = phase_.load(std::memory_order_acquire);
-    if (!arrive(threads)) phase_.wait(phase, std::memory_order_acquire);
-  }
-
-  /// As bar.arrive does. Whether all are there now.
-  bool arrive(int threads) {
-    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 != threads) return false;
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.fetch_add(1, std::memory_order_acq_rel);
-    phase_.notify_all();
-    return true;
+    if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == threads) {
+      arrived_.store(0, std::memory_order_relaxed);
+      phase_.fetch_add(1, std::memory_order_acq_rel);
+      phase_.notify_all();
+    } else {
+      phase_.wait(phase, std::memory_order_acquire);
+    }
   }
 
  private:
@@ -167,10 +163,8 @@ cudaError_t count_clusters(int* count, Kernel*, const cudaLaunchConfig_t*) {
 #define __grid_constant__
 
 inline int min(int a, int b) { return std::min(a, b); }
-inline int max(int a, int b) { return std::max(a, b); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __uint_as_float(uint32_t bits) { return std::bit_cast<float>(bits); }
 
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;

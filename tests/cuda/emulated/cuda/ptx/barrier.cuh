@@ -7,7 +7,6 @@
 namespace steady::cuda::ptx {
 
 inline void sync(int id, int threads) { emulated::block->barriers[id].arrive_and_wait(threads); }
-inline void arrive(int id, int threads) { emulated::block->barriers[id].arrive(threads); }
 
 /// From the lowest bit on: 12 bits of arrivals still missing in this phase, 12 of arrivals of each
 /// phase, 24 of bytes still missing, phases.
