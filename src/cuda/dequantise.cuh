@@ -75,13 +75,13 @@ __device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4
 /// each is still a bf16, as they are for any cache whose values stay below 2^16.
 class PlainDequantiser {
  public:
-  /// The scale bytes of up to four groups of a token; zeros for the others.
-  __device__ explicit PlainDequantiser(uint32_t scales) : scales_(scales) {}
+  /// The scale bytes of up to eight groups of a token; zeros for the others.
+  __device__ explicit PlainDequantiser(const uint2& scales) : scales_(scales) {}
 
   /// Sixteen bytes of the `group`-th of them to two chunks of eight bf16.
   __device__ void operator()(const uint4& bytes, int group, uint4* first, uint4* second) {
     const uint32_t words[] = {bytes.x, bytes.y, bytes.z, bytes.w};
-    const uint32_t scale = scales_ >> (8 * group) & 0xff;
+    const uint32_t scale = (group < 4 ? scales_.x : scales_.y) >> (8 * (group % 4)) & 0xff;
     const uint32_t factor = scale * 0x00800080u + 0x3c003c00u;  // 2^(scale - 127 + 120), twice
     uint32_t values[8];
 #pragma unroll
@@ -97,7 +97,7 @@ class PlainDequantiser {
   /// Whether all that was made is right. Otherwise it is to be made again, by dequantise().
   __device__ bool was_plain() const {
     constexpr uint32_t kNan = 0x07f0u;
-    return large(scales_) == 0 && (largest_ & 0xffffu) != kNan && largest_ >> 16 != kNan;
+    return (large(scales_.x) | large(scales_.y)) == 0 && (largest_ & 0xffffu) != kNan && largest_ >> 16 != kNan;
   }
 
  private:
@@ -106,7 +106,8 @@ class PlainDequantiser {
     return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
   }
 
-  uint32_t scales_, largest_ = 0;
+  uint2 scales_;
+  uint32_t largest_ = 0;
 };
 
 }  // namespace steady::cuda

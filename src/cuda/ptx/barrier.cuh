@@ -21,6 +21,11 @@ __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
                : "memory");
 }
 
+/// Barriers that this thread has initialised are there for all who meet it afterwards.
+__device__ inline void fence_barriers() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
 /// What this thread wrote before is seen by who waits for the phase.
 __device__ inline void arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))

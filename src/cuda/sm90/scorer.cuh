@@ -1,144 +1,298 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens in, this block's share of their scores out to the weighers of all blocks: the
-// work of one warpgroup. Heads are the rows of products, so that a head's scores lie in the four
-// lanes of a quad.
+// Tiles of tokens in, the weights of their tokens and what each unit comes to out to the weighers,
+// lse out: the work of one warpgroup. Heads are the rows of products, so that a head's scores lie in
+// the four lanes of a quad.
+//
+// Weights are relative to a reference that moves only where they become large: most tiles need no
+// maximum and leave the weighers' sums as they are.
 #pragma once
 
-#include "cuda/ptx/cluster.cuh"
+#include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/shared.cuh"
 
 namespace steady::cuda::sm90 {
 
-template <class S>
+template <int kHeads>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
-      : call_(call), rank_(rank), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
+  __device__ Scorer(const LayerCall& call, const PartRange& range, Shared& shared)
+      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
 
   /// All tiles of this part.
   __device__ void part() {
-    const bool has_heads = S::first_head(warp(), 0) < heads_;
-    if (S::kQueryBuffers == 2) load_queries(tile_.row(), 0);
+    const bool has_heads = R::first_head(warp(), 0) < heads_;
+    begin_unit();
     for (; tile_.valid(); tile_.advance()) {
       if (tile_.first_of_row_here()) [[unlikely]]
-        change_queries();
-      tokens_.wait_full(shared_.tokens_full);
-      Sums sums[kQuarters];
-      multiply(sums);
-      hand_over(&shared_.tokens_empty[tokens_.index]);
-      tokens_.advance();
-      if (has_heads) send(sums);
-      scores_.advance();
+        load_queries();
+      ring_.wait_full(shared_.tokens_full);
+      const uint64_t named = read_named();
+      Sums halves[2];
+      multiply(halves);
+      hand_over(&shared_.tokens_empty[ring_.index]);
+      ring_.wait_empty(shared_.weights_empty);
+      if (has_heads) make_weights(named, halves);
+      if (thread() == 0) note_borders();
+      ptx::fence_shared_writes();
+      hand_over(&shared_.weights_full[ring_.index]);
+      if (tile_.last_of_unit()) [[unlikely]]
+        end_unit();
+      ring_.advance();
     }
   }
 
  private:
-  /// Products cut off what is small beside the sum so far: quarters of a vector are summed apart.
-  static constexpr int kQuarterBlocks = kBlocks / 4, kQuarters = S::kOwnBlocks / kQuarterBlocks;
+  using R = Rows<kHeads>;
+  static constexpr int kHalves = R::kHalves;
+  /// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
+  static constexpr int kLaneScores = kTokens / 4, kLanePairs = kLaneScores / 2;
 
-  /// Of products, over a quarter of a vector.
+  /// A thread's weights of a tile may add up to this; beyond, the reference moves.
+  static constexpr float kLarge = 256.0f;
+  /// Below any logarithm to base 2 of a score.
+  static constexpr float kLowest = -3e38f;
+  /// From here on a float's steps are too wide to leave rounding to the exponent.
+  static constexpr float kFar = 16777216.0f;
+  static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
+
+  /// Of products, over half of a vector: they cut off what is small beside the sum so far.
   struct Sums {
     float at[kTokens / 2];
   };
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
+  __device__ static int lane() { return thread() % 32; }
+  __device__ static int head(int half) { return R::first_head(warp(), half) + lane() / 4; }
+  /// Of products.
+  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
-  /// Waits for the queries of the tile's row, and begins to load the next one's.
-  __device__ void change_queries() {
-    if (S::kQueryBuffers == 1) {
-      sync();  // nobody needs the last row's
-      load_queries(tile_.row(), 0);
-    }
-    queries_ = (queries_ + 1) % S::kQueryBuffers;
-    ptx::wait_copies();
-    ptx::fence_shared_writes();
-    sync();  // all have theirs there, and nobody needs the last row's
-    if (S::kQueryBuffers == 2 && tile_.goes_on()) load_queries(tile_.row() + 1, queries_ ^ 1);
-  }
-
-  /// Begins to load this block's share of a row's queries.
-  __device__ void load_queries(int row, int buffer) {
-    constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
+  /// Loads the queries of the tile's row and waits for them.
+  __device__ void load_queries() {
+    sync();  // nobody needs the last row's
+    constexpr int kChunks = kHeadDim / kChunkDims, kStep = kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
     const int chunk = thread() % kChunks, first = thread() / kChunks;
-    const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, row, first_head(call_) + first) +
-                        rank_ * S::kOwnDims + chunk * kChunkDims;
+    const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, tile_.row(),
+                                             first_head(call_) + first) +
+                        chunk * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
-    Block& block = shared_.q[buffer][chunk / kBlockChunks];
-    const auto place = [&](int head) { return block.at(S::row_of(head), chunk % kBlockChunks); };
-    if (!aligned) [[unlikely]] {
+    Block& block = shared_.q[chunk / kBlockChunks];
 #pragma unroll 1
-      for (int head = first; head < heads_; head += kStep, q += kStep * layer.q_strides.head)
-        *place(head) = read_chunk(q);
-      return;
+    for (int head = first; head < heads_; head += kStep, q += kStep * layer.q_strides.head) {
+      Chunk* const place = block.at(R::row_of(head), chunk % kBlockChunks);
+      if (aligned) [[likely]] {
+        ptx::copy_async_16(place, q);
+      } else {
+        *place = read_chunk(q);
+      }
     }
-    // The first eight heads; the others' lines lie a whole number of eights further on.
-    constexpr int kEight = 8 / kStep;
-    Chunk* places[kEight];
+    ptx::wait_copies();
+    ptx::fence_shared_writes();
+    sync();  // all have theirs there
+  }
+
+  __device__ void begin_unit() {
+    // A product with a scale that is not a positive number does not keep the order of scores.
+    const float to_base_2 = call_.softmax_scale * kLog2e;
+    any_scaled_ = !(to_base_2 > 0.0f && to_base_2 < INFINITY);
+    seen_ = false;
 #pragma unroll
-    for (int i = 0; i < kEight; ++i) places[i] = place(first + kStep * i);
-#pragma unroll
-    for (int i = 0; i < S::kHeads / kStep; ++i, q += kStep * layer.q_strides.head) {
-      const int head = first + kStep * i, lines = S::row_of(i / kEight * 8);
-      if (head < heads_) ptx::copy_async_16(places[i % kEight] + lines * kBlockChunks, q);
+    for (int half = 0; half < kHalves; ++half) {
+      scaled_[half] = any_scaled_;
+      reference_[half] = kLowest;
+      sum_[half] = 0.0f;
     }
   }
 
-  /// sums = q · tokens, over each quarter of the values that this block shares.
-  __device__ void multiply(Sums (&sums)[kQuarters]) {
-    const auto q = ptx::uniform(ptx::describe_operand(shared_.q[queries_]));
-    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[tokens_.index]));
+  /// Which of the tile's tokens a slot names, read by the lane that will hand the buffer over.
+  __device__ uint64_t read_named() const {
+    unsigned long long named = 0;
+    if (lane() == 0) named = shared_.named[ring_.index];
+    return __shfl_sync(~0u, named, 0);
+  }
+
+  /// halves = q · tokens, over each half of the values.
+  __device__ void multiply(Sums (&halves)[2]) {
+    const auto q = ptx::uniform(ptx::describe_operand(shared_.q));
+    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring_.index]));
     ptx::begin_products();
 #pragma unroll
-    for (int d = 0; d < S::kOwnDims; d += 16) {
-      constexpr int kQuarterDims = kQuarterBlocks * kBlockDims;
+    for (int d = 0; d < kHeadDim; d += 16) {
+      constexpr int kHalfDims = kHeadDim / 2;
       const uint32_t bytes = d / kBlockDims * sizeof(Block) + d % kBlockDims * sizeof(uint16_t);
-      ptx::multiply_add(sums[d / kQuarterDims].at, ptx::advance(q, bytes),
-                        ptx::advance(tokens, bytes), d % kQuarterDims > 0);
+      ptx::multiply_add(halves[d / kHalfDims].at, ptx::advance(q, bytes),
+                        ptx::advance(tokens, bytes), d % kHalfDims > 0);
     }
     ptx::commit_products();
     ptx::wait_products<0>();
-    for (auto& quarter : sums) ptx::pin(quarter.at);
+    for (auto& half : halves) ptx::pin(half.at);
   }
 
-  /// Sends this block's share of the scores to all blocks, itself among them.
-  __device__ void send(const Sums (&sums)[kQuarters]) {
-    scores_.wait_empty(shared_.scores_empty[warp()]);
-    ptx::Remote to[S::kCluster], full[S::kCluster];
+  /// The tile's weights, and what the sums so far are worth after references moved.
+  __device__ void make_weights(uint64_t named, const Sums (&halves)[2]) {
+    Weights& to = shared_.weights[ring_.index];
+    seen_ = seen_ || named != 0;
+    bool moved = false;
 #pragma unroll
-    for (int apart = 0; apart < S::kCluster; ++apart) {
-      to[apart] =
-          ptx::in_block(&shared_.scores[scores_.index][apart][0][0][thread()], rank_ ^ apart);
-      full[apart] = ptx::in_block(&shared_.scores_full[warp()][scores_.index], rank_ ^ apart);
-    }
+    for (int half = 0; half < kHalves; ++half) {
+      float scores[kLaneScores];
 #pragma unroll
-    for (int part = 0; part < S::kHalves * kLaneScores / 4; ++part) {
-      const int half = part / (kLaneScores / 4), first = 8 * (part % (kLaneScores / 4)) + 2 * half;
-      const auto score = [&](int at) {
-        return kQuarters == 2 ? sums[0].at[at] + sums[kQuarters - 1].at[at] : sums[0].at[at];
-      };
-      const float4 scores = {score(first), score(first + 1), score(first + 4), score(first + 5)};
-#pragma unroll
-      for (int apart = 0; apart < S::kCluster; ++apart) {
-        ptx::store_async(ptx::advance(to[apart], part * kGroupThreads * sizeof(scores)), scores,
-                         full[apart]);
+      for (int k = 0; k < kLaneScores; ++k) {
+        const int at = k / 2 * 4 + 2 * half + k % 2;
+        scores[k] = halves[0].at[at] + halves[1].at[at];
       }
+      if (any_scaled_) [[unlikely]]
+        scale(scores, scaled_[half]);
+      if (named != ~uint64_t{0}) [[unlikely]]
+        hide_unnamed(named, scores);
+      float sum, old_weight = 1.0f;
+      uint32_t weights[kLanePairs];
+      for (;;) {
+        sum = make_weights(half, scores, weights);
+        if (!__any_sync(~0u, sum > kLarge)) [[likely]]
+          break;
+        move_reference(half, scores, sum, &old_weight);
+        moved = true;
+      }
+      sum_[half] += sum;
+#pragma unroll
+      for (int pair = 0; pair < kLanePairs; ++pair)
+        reinterpret_cast<uint32_t*>(to.rounded.at(row(half), pair))[lane() % 4] = weights[pair];
+      if (lane() % 4 == 0) to.old[row(half)] = old_weight;
     }
+    if (lane() == 0) to.moved[warp()] = moved;
+  }
+
+  /// Makes scores logarithms to base 2, in lanes that say so.
+  __device__ void scale(float (&scores)[kLaneScores], bool wanted) const {
+    if (!wanted) return;
+    const float to_base_2 = call_.softmax_scale * kLog2e;
+    const bool at_once = fabsf(to_base_2) < INFINITY;
+#pragma unroll
+    for (float& score : scores)
+      score = at_once ? score * to_base_2 : score * call_.softmax_scale * kLog2e;
+  }
+
+  /// What no slot names has no weight.
+  __device__ static void hide_unnamed(uint64_t named, float (&scores)[kLaneScores]) {
+    const uint64_t own = named >> (2 * (lane() % 4));
+#pragma unroll
+    for (int k = 0; k < kLaneScores; ++k) {
+      if ((own >> (8 * (k / 2) + k % 2) & 1) == 0) scores[k] = -INFINITY;
+    }
+  }
+
+  /// One head's weights; returns what they add up to as they are.
+  __device__ float make_weights(int half, const float (&scores)[kLaneScores],
+                                uint32_t (&weights)[kLanePairs]) const {
+    const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
+    const auto weight = [&](int k) {
+      return ptx::exp2_approximate(__fmaf_rn(scores[k], factor, -reference_[half]));
+    };
+    float sum = 0.0f;
+#pragma unroll
+    for (int pair = 0; pair < kLanePairs; ++pair) {
+      const float a = weight(2 * pair), b = weight(2 * pair + 1);
+      weights[pair] = bf16x2(a, b);
+      sum += a + b;
+    }
+    return sum;
+  }
+
+  /// The reference of a head whose weights are large becomes the tile's largest score, and its
+  /// alone: its bits must not depend on the heads beside it.
+  __device__ void move_reference(int half, float (&scores)[kLaneScores], float sum,
+                                 float* old_weight) {
+    float most = -INFINITY;
+#pragma unroll
+    for (const float score : scores) most = fmaxf(most, score);
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+    if (!scaled_[half]) most *= call_.softmax_scale * kLog2e;
+    const uint32_t large = __ballot_sync(~0u, sum > kLarge);
+    const bool moves = (large >> (lane() & ~3) & 0xf) != 0;
+    const bool scales = moves && !scaled_[half] && !(fabsf(most) < kFar);
+    if (moves) {
+      if (reference_[half] != kLowest) {
+        const float factor = ptx::exp2_approximate(reference_[half] - most);
+        *old_weight *= factor;
+        sum_[half] *= factor;
+      }
+      reference_[half] = most;
+    }
+    scale(scores, scales);
+    scaled_[half] = scaled_[half] || scales;
+    any_scaled_ = any_scaled_ || __any_sync(~0u, scales);
+  }
+
+  __device__ static float of_quad(float sum) {
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+  }
+
+  /// What the weighers have to know of the tile.
+  __device__ void note_borders() {
+    Weights& weights = shared_.weights[ring_.index];
+    weights.begins_unit = tile_.first_of_unit();
+    weights.ends_unit = tile_.last_of_unit();
+    weights.ends_part = tile_.last_of_part();
+  }
+
+  /// Tells the weighers what becomes of the unit's sums, and the caller the lse of a row that is
+  /// done.
+  __device__ void end_unit() {
+    const UnitPlace place = tile_.place(own_part());
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) end_unit(half, place);
+    if (thread() == 0) {
+      shared_.unit_ends[units_.index].place = place;
+      shared_.unit_ends[units_.index].row = tile_.row();
+    }
+    hand_over(&shared_.unit_ends_full[units_.index]);
+    units_.advance();
+    begin_unit();
+  }
+
+  __device__ void end_unit(int half, const UnitPlace& place) {
+    const int head_of_all = first_head(call_) + head(half);
+    float sum = of_quad(sum_[half]);
+    if (lane() % 4 != 0 || head(half) >= heads_) return;
+    // Of tokens whose scores are all beyond what a float can tell, nothing is known.
+    if (sum == 0.0f && seen_) sum = NAN;
+    SoftmaxState state = sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference_[half] * kLn2, sum};
+    SoftmaxState& row_so_far = shared_.row_so_far[head(half)];
+    HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
+    if (place.joins) [[unlikely]] {
+      const Merged merged = merge(row_so_far, state);
+      state = merged.state;
+      end.left_weight = merged.left_weight;
+      end.right_weight = merged.right_weight;
+    }
+    row_so_far = state;
+    if (place.finishes) [[likely]] {
+      const Finished finished = finish_head(call_, state, head_of_all);
+      end.finish = finished.out_weight;
+      write_lse(call_, finished, tile_.row(), head_of_all);
+    } else if (place.split) {
+      partial_states(call_, place.partial)[head_of_all] = state;
+    }
+    shared_.unit_ends[units_.index].heads[row(half)] = end;
   }
 
   const LayerCall& call_;
-  const int rank_;
-  Shared<S>& shared_;
+  Shared& shared_;
   const int heads_;
   TileCursor tile_;
-  Ring<S::kTokenBuffers> tokens_;
-  Ring<S::kScoreBuffers> scores_;
-  int queries_ = S::kQueryBuffers - 1;  // which buffer is used
+  Ring<kBuffers> ring_, units_;
+  // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
+  // and whether scores are scaled before they meet the reference; whether any token was named.
+  float reference_[kHalves], sum_[kHalves];
+  bool scaled_[kHalves], any_scaled_;  // any of the warp's
+  bool seen_;
 };
 
 }  // namespace steady::cuda::sm90

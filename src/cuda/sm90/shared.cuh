@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens and of scores, and the barriers that
+// What the roles of a block share: queries, buffers of tokens and of weights, and the barriers that
 // hand them over.
 #pragma once
 
@@ -9,7 +9,7 @@
 
 #include "core/work.hpp"
 #include "cuda/divisor.hpp"
-#include "cuda/ptx/cluster.cuh"
+#include "cuda/ptx/grid.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/sm90/attend.hpp"
 
@@ -20,9 +20,10 @@ inline constexpr int kTokens = 64;  // of a tile: the columns of scores
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;          // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
-/// Warpgroups: one scores, one weighs, two bring tokens.
-inline constexpr int kProducerWarps = 2 * kWarps;
-inline constexpr int kThreads = 4 * kGroupThreads;
+/// Warpgroups: one scores, two weigh half of the values each, one brings tokens.
+inline constexpr int kWeighers = 2;
+inline constexpr int kThreads = (2 + kWeighers) * kGroupThreads;
+inline constexpr int kMostHeads = 64;  // of a block: the rows of products
 
 /// 16 bytes of bf16.
 using Chunk = uint4;
@@ -40,26 +41,12 @@ struct Divisors {
   Divisor of_scope[kScopes];
 };
 
-/// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
-/// and each does all tokens for the same heads, `kHeads` at most.
-template <int kHeads_, int kCluster_>
-struct Share {
-  static constexpr int kHeads = kHeads_, kCluster = kCluster_;
-  static constexpr int kOwnBlocks = kBlocks / kCluster;
-  static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
-  /// Of a warp's sixteen rows of a product, a lane has one in each half. Few heads fill one half,
-  /// so that all warps have some.
+/// Of its warp's sixteen rows of a product a lane has one in each half. Up to 32 heads fill one
+/// half, so that all warps have some.
+template <int kHeads>
+struct Rows {
+  static_assert(kHeads == 32 || kHeads == kMostHeads);
   static constexpr int kHalves = kHeads / 32;
-  static_assert(kHeads == 32 || (kHeads == 64 && kCluster == 2));
-  // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
-  static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
-  // Also where producers take turns, who has filled one fills it again: racecheck does not see the
-  // order between two of them, which goes through scorer and weigher.
-  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 6, kScoreBuffers = 2;
-  /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
-  /// of the values is small, half of them, in turn with the others.
-  static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
-  static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 
   /// The first head in half `half` of warp `warp`'s rows, and the row of a head.
   __device__ static int first_head(int warp, int half) {
@@ -93,36 +80,53 @@ __device__ inline void hand_over(uint64_t* barrier) {
   if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
 }
 
-/// The same to the barrier of every block of the cluster.
-template <class S>
-__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
-  __syncwarp();
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
-}
+inline constexpr uint32_t kBuffers = 2;  // of tokens, of weights and of what units come to
 
-/// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
-inline constexpr int kLaneScores = 16;
+/// Where what a unit comes to belongs.
+struct UnitPlace {
+  bool split;     // among the slots, because several parts have units of the row
+  bool joins;     // otherwise: is added to the units before it
+  bool finishes;  // and completes the row's answer
+  int partial;    // that keeps what is left: a slot, or the part's own
+};
 
-template <class S>
+/// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
+struct Weights {
+  Block rounded;           // heads, as rows of products, by tokens
+  float old[kMostHeads];   // what the sums so far are worth after references moved
+  uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
+  bool begins_unit, ends_unit, ends_part;
+};
+
+/// What becomes of a head's sums at the end of a unit: brought to the exact sum of the weights,
+/// joined to the row so far by the two weights if the unit joins, multiplied by `finish`.
+struct HeadEnd {
+  float sum, left_weight, right_weight, finish;
+};
+
+struct UnitEnd {
+  HeadEnd heads[kMostHeads];
+  UnitPlace place;
+  int row;
+};
+
 struct Shared {
-  Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
-  Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
-  /// of a weigher have them.
-  float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
+  Block q[kBlocks];
+  Block tokens[kBuffers][kBlocks];
+  Weights weights[kBuffers];
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
-  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
-  /// registers.
-  int32_t slots[kProducerWarps][32];
-  uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
-  SoftmaxState row_so_far[S::kHeads];  // the weigher's own
-  uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
-  // From producers to scorer and weigher and back.
-  uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  // From each warp of the cluster's scorers to its like of the weighers and back.
-  uint64_t scores_full[kWarps][S::kScoreBuffers], scores_empty[kWarps][S::kScoreBuffers];
+  UnitEnd unit_ends[kBuffers];
+  /// Of each producer warp: slots of the batch to be looked up next, scales of the tokens that are
+  /// in registers.
+  int32_t slots[kWarps][32];
+  uint2 scales[kWarps][8];
+  SoftmaxState row_so_far[kMostHeads];  // the scorer's own
+  uint64_t named[kBuffers];             // a bit for each token that a slot names
+  // From producers to scorer and weighers, and back.
+  uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
+  // From scorer to weighers; only the first goes back: who has it for a later tile has all.
+  uint64_t weights_full[kBuffers], weights_empty[kBuffers], unit_ends_full[kBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
@@ -130,11 +134,8 @@ struct NamedBarriers {
   static constexpr int kScorer = 1;
 };
 
-/// The part of this block's cluster.
-template <class S>
-__device__ inline int own_part() {
-  return ptx::block_number() / S::kCluster;
-}
+/// The part of this block.
+__device__ inline int own_part() { return ptx::block_number(); }
 
 /// The heads of this block.
 __device__ inline int first_head(const LayerCall& call) {
@@ -149,14 +150,6 @@ __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
-
-/// Where what a unit comes to belongs.
-struct UnitPlace {
-  bool split;     // among the slots, because several parts have units of the row
-  bool joins;     // otherwise: is added to the units before it
-  bool finishes;  // and completes the row's answer
-  int partial;    // that keeps what is left: a slot, or the part's own
-};
 
 /// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
 /// empty one.
@@ -196,9 +189,10 @@ class TileCursor {
     return {split, !split && unit_ > 0, !split && unit_ + 1 == units_.count,
             split ? call_.limits.parts + plan_.first_slot + unit_ : own_partial};
   }
-  /// Whether this part has units of the next row.
-  __device__ bool goes_on() const {
-    return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
+  __device__ bool last_of_part() const {
+    const bool last_of_row = unit_ + 1 == units_.count;
+    return last_of_unit() && (last_of_row ? row_ + 1 == range_.end.row && range_.end.unit == 0
+                                          : row_ == range_.end.row && unit_ + 1 == range_.end.unit);
   }
 
  private:

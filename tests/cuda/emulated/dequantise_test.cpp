@@ -46,9 +46,12 @@ TEST(Dequantise, ThePlainWayIsTheSameOrSaysThatItIsNot) {
     for (uint32_t first = 0; first < 256; first += 16) {
       const uint4 bytes = codes_from(first);
       const bool has_nan = first % 128 == 112, is_small = scale <= 134;
-      for (int group = 0; group < 4; ++group) {
-        const int shift = 8 * group;
-        PlainDequantiser plain((0x7f7f7f7fu & ~(0xffu << shift)) | scale << shift);
+      for (int group = 0; group < 8; ++group) {
+        const int shift = 8 * (group % 4);
+        uint2 scales = {0x7f7f7f7fu, 0x7f7f7f7fu};
+        uint32_t& word = group < 4 ? scales.x : scales.y;
+        word = (word & ~(0xffu << shift)) | scale << shift;
+        PlainDequantiser plain(scales);
         uint4 got[2], wanted[2];
         plain(bytes, group, &got[0], &got[1]);
         ASSERT_EQ(plain.was_plain(), is_small && !has_nan) << scale << ' ' << first;

@@ -56,24 +56,9 @@ inline void multiply_add(float (&sums)[32], const Operand& a, const Operand& b, 
 }
 
 template <int kColumns, bool kTransposed>
-void multiply_add(float (&sums)[kColumns / 2], const uint32_t (&a)[4], const Operand& b, bool add) {
-  struct Registers {
-    uint32_t at[4];
-  };
-  struct Quad {
-    Registers lanes[4];
-  };
-  const Quad quad =
-      emulated::exchange(Registers{{a[0], a[1], a[2], a[3]}}, [](const auto& of_lane) {
-        const int first = emulated::lane() & ~3;
-        return Quad{{of_lane(first), of_lane(first + 1), of_lane(first + 2), of_lane(first + 3)}};
-      });
+void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
   add_products(
-      sums, add,
-      [&](int row, int k) {
-        const uint32_t pair = quad.lanes[k / 2 % 4].at[k / 8 * 2 + row / 8 % 2];
-        return float_from_bf16(static_cast<uint16_t>(pair >> 16 * (k % 2)));
-      },
+      sums, add, [&](int row, int k) { return element(a, row, k); },
       [&](int k, int column) {
         return kTransposed ? element(b, k, column) : element(b, column, k);
       });

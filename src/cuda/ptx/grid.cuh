@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a block asks of its grid, and grids of each other, one instruction a function (sm_90).
+#pragma once
+
+#include <cstdint>
+
+#include "cuda/ptx/barrier.cuh"
+
+namespace steady::cuda::ptx {
+
+/// blockIdx.x, asked for anew each time: who keeps it in a register has one less.
+__device__ inline int block_number() {
+  uint32_t number;
+  asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+  return static_cast<int>(number);
+}
+
+/// Waits until all that was launched before in the stream is over and seen. Needed first of all
+/// where the launch allowed to begin earlier.
+__device__ inline void wait_for_earlier_grids() {
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+
+/// The next grid of the stream may begin, if its launch allows it.
+__device__ inline void let_next_grid_begin() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
+
+}  // namespace steady::cuda::ptx
