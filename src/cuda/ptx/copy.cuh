@@ -59,4 +59,16 @@ __device__ inline void load(uint4* to, const void* from) {
                : "l"(from));
 }
 
+__device__ inline void load(uint2* to, const void* from) {
+  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
+}
+
+/// A copy made where it stands. What was loaded is waited for here, and its register is free for the
+/// next load.
+__device__ inline uint32_t take(uint32_t value) {
+  uint32_t copy;
+  asm volatile("mov.b32 %0, %1;" : "=r"(copy) : "r"(value));
+  return copy;
+}
+
 }  // namespace steady::cuda::ptx

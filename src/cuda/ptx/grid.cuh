@@ -15,6 +15,13 @@ __device__ inline int block_number() {
   return static_cast<int>(number);
 }
 
+/// threadIdx.x, in the same way. What is made from it is not kept from one turn of a loop to the next.
+__device__ inline int thread_number() {
+  uint32_t number;
+  asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  return static_cast<int>(number);
+}
+
 /// Waits until all that was launched before in the stream is over and seen. Needed first of all
 /// where the launch allowed to begin earlier.
 __device__ inline void wait_for_earlier_grids() {

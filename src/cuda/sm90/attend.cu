@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "core/dealing.hpp"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/scorer.cuh"
 #include "cuda/sm90/weigher.cuh"
@@ -54,15 +55,15 @@ __global__ void __launch_bounds__(kThreads, 1)
     if (blockIdx.y == 0) poison(call);
     return;
   }
-  if (!TileCursor(call, range).valid()) return;
+  if (!before(range.begin, range.end)) return;
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, kScorerRegisters>();
-    Scorer<kHeads>(call, range, shared).part();
+    Scorer<kHeads>(call, shared).part(range.begin.row);
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
-    Producer(call, page_tokens, range, shared).part();
+    Producer(call, page_tokens, shared).part(range);
   } else {
     ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
     Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part();

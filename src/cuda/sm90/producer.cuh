@@ -18,27 +18,26 @@ alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 /// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has sixteen
 /// values of every block. While a piece is turned into bf16, the bytes of the next one take its
 /// place in registers. Slots are read and looked up for a batch of pieces at once, a token for each
-/// lane, and a batch's bytes are called into the L2 cache. Slots and scales come through shared
-/// memory: a register that is carried into the next turn would be copied there, and the copy waits
-/// for what is loaded.
+/// lane, and a batch's bytes are called into the L2 cache. What is needed once a batch lies in
+/// shared memory, because registers are short.
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, const PartRange& range,
-                      Shared& shared)
-      : call_(call), page_tokens_(page_tokens), shared_(shared), ahead_(call, range) {}
+  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
+      : call_(call), page_tokens_(page_tokens), shared_(shared) {}
 
   /// All tiles of this part.
-  __device__ void part() {
+  __device__ void part(const PartRange& range) {
+    if (lane() == 0) shared_.ahead[warp()] = TileCursor(call_, range);
+    __syncwarp();
     read_slots();
-    ptx::wait_copies();
     Piece piece;
     const Source source = find_next(&piece);
-    fetch_scales(source);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) fetch_block(source, block, &piece);
-    read_slots_ahead();
+    ptx::load(&piece.scales, source.scales);
+    read_slots();
     Ring<kBuffers> ring;
-    while (piece.there) {
+    while (piece.named_and_slow != kNothing) {
       ring.wait_empty(shared_.tokens_empty);
 #pragma unroll 1
       for (int number = 0; number < kTilePieces; ++number) bring(number, ring.index, &piece);
@@ -52,24 +51,22 @@ class Producer {
   static constexpr int kTokenLanes = 4, kPieceTokens = 32 / kTokenLanes;
   static constexpr int kTilePieces = kTokens / kPieceTokens / kWarps;  // of a warp
   static constexpr int kBatchPieces = 32 / kPieceTokens, kBatchTiles = kBatchPieces / kTilePieces;
+  static_assert(kNotes >= 2 * kBatchTiles + kBuffers + 1);
   static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
   static constexpr uint32_t kPieceMask = (1u << kPieceTokens) - 1;
+  /// Instead of a piece's tokens, after the last piece.
+  static constexpr uint32_t kNothing = ~0u;
 
   /// What a lane has of a piece: its share of a token.
   struct Piece {
-    bool there;
-    uint8_t named, slow;  // a bit for each token
-    uint8_t scope;
+    uint32_t named_and_slow;  // a bit for each token, and one for each in the upper half
     int32_t slot;
+    uint2 scales;
     uint4 bytes[kBlocks + 1];  // the last block is bf16, and so twice as long
   };
-  /// Where it comes from.
-  struct Source {
-    const uint8_t *data, *scales;
-  };
 
-  __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
-  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  __device__ static int warp() { return ptx::thread_number() / 32 % kWarps; }
+  __device__ static int lane() { return ptx::thread_number() % 32; }
   /// Of a token's lanes.
   __device__ static int share() { return lane() % kTokenLanes; }
   /// Of a piece's tokens, the one that this lane shares.
@@ -82,74 +79,73 @@ class Producer {
   /// Begins to read the slots of the next batch: all lanes at once, so that none waits for
   /// another's.
   __device__ void read_slots() {
+    TileCursor ahead = shared_.ahead[warp()];
+    __syncwarp();
     Position position = {};
     coming_ = 0;
 #pragma unroll 1
-    for (; coming_ < kBatchTiles && ahead_.valid(); ++coming_, ahead_.advance()) {
+    for (; coming_ < kBatchTiles && ahead.valid(); ++coming_, ahead.advance(call_)) {
       const int piece = lane() / kPieceTokens;
       if (piece / kTilePieces == coming_) {
-        position = position_of(call_, ahead_,
-                               first_token(piece % kTilePieces) + lane() % kPieceTokens);
+        position =
+            position_of(call_, ahead, first_token(piece % kTilePieces) + lane() % kPieceTokens);
       }
+      if (warp() == 0 && lane() == 0)
+        shared_.notes[noted_ % kNotes] = ahead.note(call_, own_part());
+      ++noted_;
     }
-    scope_ = position.scope;
-    there_ = position.slot != nullptr;
-    if (there_) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
-  }
-  /// The same, if the batch that was read has been looked up.
-  __device__ void read_slots_ahead() {
-    if (looked_up_) read_slots();
-    looked_up_ = false;
+    if (lane() == 0) shared_.ahead[warp()] = ahead;
+    there_in_ = position.slot == nullptr ? kNowhere : position.scope;
+    if (position.slot != nullptr) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
     ptx::commit_copies();
   }
 
   /// Looks up the batch whose slots were read.
   __device__ void find_batch() {
-    found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-    found_slot_ = there_ ? shared_.slots[warp()][lane()] : kHole;
+    ptx::wait_copies();
+    Source source = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    const int32_t slot = there_in_ != kNowhere ? shared_.slots[warp()][lane()] : kHole;
     bool named = false, slow = false;
-    const Pool& pool = call_.layer.scopes[scope_];
-    if (found_slot_ != kHole && pool.has(found_slot_)) {
-      const Token place =
-          pool.token(found_slot_, page_tokens_.of_scope[scope_].divide(found_slot_));
+    const int scope = there_in_ == 1;
+    const Pool& pool = call_.layer.scopes[scope];
+    if (slot != kHole && pool.has(slot)) {
+      const Token place = pool.token(slot, page_tokens_.of_scope[scope].divide(slot));
       const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
       named = true;
       slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
       if (!slow) {
-        found_ = {place.data, place.scales};
+        source = {place.data, place.scales};
 #pragma unroll
-        for (int i = 0; i < STEADY_FP8_DATA_BYTES; i += kLineBytes) ptx::prefetch(found_.data + i);
-        ptx::prefetch(found_.data + STEADY_FP8_DATA_BYTES - 1);
-        ptx::prefetch(found_.scales);
+        for (int i = 0; i < STEADY_FP8_DATA_BYTES; i += kLineBytes) ptx::prefetch(source.data + i);
+        ptx::prefetch(source.data + STEADY_FP8_DATA_BYTES - 1);
+        ptx::prefetch(source.scales);
       }
     }
+    shared_.found[warp()][lane()] = source;
+    // Of the scope a bit is enough, which no slot has.
+    shared_.found_slots[warp()][lane()] = scope == 0 ? slot : slot | INT32_MIN;
+    __syncwarp();
     found_named_ = __ballot_sync(~0u, named);
     found_slow_ = __ballot_sync(~0u, slow);
-    found_scopes_ = __ballot_sync(~0u, scope_ != 0);
     found_pieces_ = coming_ * kTilePieces;
     next_ = 0;
-    looked_up_ = true;
   }
 
   /// What is known of the next piece.
   __device__ Source find_next(Piece* piece) {
-    if (next_ == found_pieces_) find_batch();
+    const bool all_found = next_ == found_pieces_;
+    if (all_found) find_batch();
     const int first = next_ * kPieceTokens, from = first + token();
-    piece->there = next_ < found_pieces_;
-    piece->named = static_cast<uint8_t>(found_named_ >> first & kPieceMask);
-    piece->slow = static_cast<uint8_t>(found_slow_ >> first & kPieceMask);
-    piece->scope = static_cast<uint8_t>(found_scopes_ >> from & 1);
-    piece->slot = __shfl_sync(~0u, found_slot_, from);
-    const Source source = {of_lane(from, found_.data) + share() * sizeof(uint4),
-                           of_lane(from, found_.scales)};
-    if (piece->there) ++next_;
-    return source;
-  }
-
-  __device__ static const uint8_t* of_lane(int lane, const uint8_t* pointer) {
-    const auto address = static_cast<unsigned long long>(reinterpret_cast<uintptr_t>(pointer));
-    return reinterpret_cast<const uint8_t*>(__shfl_sync(~0u, address, lane));
+    piece->named_and_slow = kNothing;
+    if (next_ < found_pieces_) {
+      piece->named_and_slow = (found_named_ >> first & kPieceMask) |
+                              (found_slow_ >> first & kPieceMask) << 16;
+      ++next_;
+    }
+    piece->slot = shared_.found_slots[warp()][from];
+    const Source found = shared_.found[warp()][from];
+    return {found.data + share() * sizeof(uint4), found.scales};
   }
 
   /// The last block is bf16.
@@ -160,29 +156,25 @@ class Producer {
     if (is_bf16(block)) ptx::load(&piece->bytes[block + 1], from + kTokenLanes * sizeof(uint4));
   }
 
-  __device__ void fetch_scales(const Source& source) {
-    if (share() == 0) ptx::copy_async_8(&shared_.scales[warp()][token()], source.scales);
-    ptx::commit_copies();
-  }
-
   /// Brings a piece, and fetches the next one into its place.
   __device__ void bring(int number, uint32_t buffer, Piece* piece) {
-    const uint8_t named = piece->named, slow = piece->slow, scope = piece->scope;
-    const int32_t slot = piece->slot;
-    ptx::wait_copies_but<1>();  // but for the slots
-    __syncwarp();
-    const uint2 scales = shared_.scales[warp()][token()];
-    __syncwarp();
+    const uint32_t named_and_slow = ptx::take(piece->named_and_slow);
+    const int32_t slot = static_cast<int32_t>(ptx::take(piece->slot));
+    const uint2 scales = {ptx::take(piece->scales.x), ptx::take(piece->scales.y)};
+    const bool looks_up = next_ == found_pieces_;
     const Source source = find_next(piece);
-    fetch_scales(source);
+    ptx::load(&piece->scales, source.scales);
     Block* blocks = shared_.tokens[buffer];
     const int line = first_token(number) + token();
-    if (lane() == 0)
-      reinterpret_cast<uint8_t*>(&shared_.named[buffer])[first_token(number) / kPieceTokens] = named;
+    if (lane() == 0) {
+      reinterpret_cast<uint8_t*>(&shared_.named[buffer])[first_token(number) / kPieceTokens] =
+          static_cast<uint8_t>(named_and_slow);
+    }
     const bool plain = store(line, scales, source, piece, blocks);
-    read_slots_ahead();
+    if (looks_up) read_slots();
+    const uint32_t slow = named_and_slow >> 16;
     if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]]
-      store_slowly(line, scope, slot, (slow >> token() & 1) != 0, !plain, blocks);
+      store_slowly(line, slot, (slow >> token() & 1) != 0, !plain, blocks);
   }
 
   /// Whether the values could be made in the plain way. Of eight lanes that store together no two
@@ -208,13 +200,13 @@ class Producer {
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain: each lane the chunks
   /// that it has stored before.
-  __device__ void store_slowly(int line, int scope, int32_t slot, bool slow, bool again,
+  __device__ void store_slowly(int line, int32_t slot, bool slow, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
     again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
     if (!slow && !again) return;
-    const Pool& pool = call_.layer.scopes[scope];
-    const Token place = pool.token(slot);
+    const Pool& pool = call_.layer.scopes[slot < 0 ? 1 : 0];
+    const Token place = pool.token(slot & INT32_MAX);
     const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
 #pragma unroll 1
     for (int i = 0; i < kBlocks * kLaneChunks; ++i) {
@@ -249,17 +241,16 @@ class Producer {
     return {read_word(bytes), read_word(bytes + 4), read_word(bytes + 8), read_word(bytes + 12)};
   }
 
+  static constexpr int kNowhere = -1;
+
   const LayerCall& call_;
   const Divisors& page_tokens_;
   Shared& shared_;
-  // The batch whose slots are on their way: a token of a tile for each lane.
-  TileCursor ahead_;
-  bool there_, looked_up_ = false;
-  int scope_, coming_;
-  // The batch that was looked up, and its next piece.
-  Source found_;
-  int32_t found_slot_;
-  uint32_t found_named_, found_slow_, found_scopes_;
+  uint32_t noted_ = 0;   // tiles whose slots have been read
+  // The batch whose slots are on their way: its tiles, and the scope of this lane's token.
+  int coming_ = 0, there_in_ = kNowhere;
+  // The batch that was looked up: a bit for each token; its pieces, and the next one of them.
+  uint32_t found_named_ = 0, found_slow_ = 0;
   int found_pieces_ = 0, next_ = 0;
 };
 

@@ -16,30 +16,39 @@ namespace steady::cuda::sm90 {
 template <int kHeads>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const PartRange& range, Shared& shared)
-      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
+  __device__ Scorer(const LayerCall& call, Shared& shared)
+      : call_(call), shared_(shared), heads_(heads_here(call)) {}
 
-  /// All tiles of this part.
-  __device__ void part() {
+  /// All tiles of a part that has some, the first one of row `first_row`.
+  __device__ void part(int first_row) {
     const bool has_heads = R::first_head(warp(), 0) < heads_;
-    begin_unit();
-    for (; tile_.valid(); tile_.advance()) {
-      if (tile_.first_of_row_here()) [[unlikely]]
-        load_queries();
+    load_queries(first_row);
+    bool goes_on;
+    do {
       ring_.wait_full(shared_.tokens_full);
-      const uint64_t named = read_named();
+      const Note& note = shared_.notes[number_ % kNotes];
+      if (note.begins_row) [[unlikely]]
+        wait_for_queries();
+      if (note.begins_unit) [[unlikely]]
+        begin_unit();
+      const uint64_t named = shared_.named[ring_.index];
       Sums halves[2];
       multiply(halves);
       hand_over(&shared_.tokens_empty[ring_.index]);
+      if (note.ends_row && !note.ends_part) [[unlikely]] {
+        sync();  // nobody needs this row's queries
+        load_queries(note.row + 1);
+      }
       ring_.wait_empty(shared_.weights_empty);
       if (has_heads) make_weights(named, halves);
-      if (thread() == 0) note_borders();
       ptx::fence_shared_writes();
       hand_over(&shared_.weights_full[ring_.index]);
-      if (tile_.last_of_unit()) [[unlikely]]
-        end_unit();
+      if (note.ends_unit) [[unlikely]]
+        end_unit(note);
+      goes_on = !note.ends_part;
       ring_.advance();
-    }
+      ++number_;
+    } while (goes_on);
   }
 
  private:
@@ -61,7 +70,7 @@ class Scorer {
     float at[kTokens / 2];
   };
 
-  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
+  __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
   __device__ static int head(int half) { return R::first_head(warp(), half) + lane() / 4; }
@@ -69,19 +78,18 @@ class Scorer {
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
-  /// Loads the queries of the tile's row and waits for them.
-  __device__ void load_queries() {
-    sync();  // nobody needs the last row's
+  /// Begins to load a row's queries.
+  __device__ void load_queries(int row) {
     constexpr int kChunks = kHeadDim / kChunkDims, kStep = kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
     const int chunk = thread() % kChunks, first = thread() / kChunks;
-    const uint16_t* q = layer.q + row_offset(layer.q_strides, call_.queries, tile_.row(),
-                                             first_head(call_) + first) +
+    const uint16_t* q = layer.q +
+                        row_offset(layer.q_strides, call_.queries, row, first_head(call_) + first) +
                         chunk * kChunkDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
     Block& block = shared_.q[chunk / kBlockChunks];
-#pragma unroll 1
+#pragma unroll 4
     for (int head = first; head < heads_; head += kStep, q += kStep * layer.q_strides.head) {
       Chunk* const place = block.at(R::row_of(head), chunk % kBlockChunks);
       if (aligned) [[likely]] {
@@ -90,6 +98,9 @@ class Scorer {
         *place = read_chunk(q);
       }
     }
+  }
+
+  __device__ static void wait_for_queries() {
     ptx::wait_copies();
     ptx::fence_shared_writes();
     sync();  // all have theirs there
@@ -106,13 +117,6 @@ class Scorer {
       reference_[half] = kLowest;
       sum_[half] = 0.0f;
     }
-  }
-
-  /// Which of the tile's tokens a slot names, read by the lane that will hand the buffer over.
-  __device__ uint64_t read_named() const {
-    unsigned long long named = 0;
-    if (lane() == 0) named = shared_.named[ring_.index];
-    return __shfl_sync(~0u, named, 0);
   }
 
   /// halves = q · tokens, over each half of the values.
@@ -159,9 +163,12 @@ class Scorer {
         moved = true;
       }
       sum_[half] += sum;
-#pragma unroll
-      for (int pair = 0; pair < kLanePairs; ++pair)
-        reinterpret_cast<uint32_t*>(to.rounded.at(row(half), pair))[lane() % 4] = weights[pair];
+      // Of the two stores a lane gives the same line, four chunks apart.
+      Chunk* const at = to.rounded.at(16 * warp() + 8 * half + lane() % 8, lane() / 8);
+      Chunk* const four_on = reinterpret_cast<Chunk*>(
+          reinterpret_cast<uintptr_t>(at) ^ kLanePairs / 2 * sizeof(Chunk));
+      ptx::store_matrices(at, weights[0], weights[1], weights[2], weights[3]);
+      ptx::store_matrices(four_on, weights[4], weights[5], weights[6], weights[7]);
       if (lane() % 4 == 0) to.old[row(half)] = old_weight;
     }
     if (lane() == 0) to.moved[warp()] = moved;
@@ -234,30 +241,17 @@ class Scorer {
     return sum + __shfl_xor_sync(~0u, sum, 2);
   }
 
-  /// What the weighers have to know of the tile.
-  __device__ void note_borders() {
-    Weights& weights = shared_.weights[ring_.index];
-    weights.begins_unit = tile_.first_of_unit();
-    weights.ends_unit = tile_.last_of_unit();
-    weights.ends_part = tile_.last_of_part();
-  }
-
   /// Tells the weighers what becomes of the unit's sums, and the caller the lse of a row that is
   /// done.
-  __device__ void end_unit() {
-    const UnitPlace place = tile_.place(own_part());
+  __device__ void end_unit(const Note& note) {
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) end_unit(half, place);
-    if (thread() == 0) {
-      shared_.unit_ends[units_.index].place = place;
-      shared_.unit_ends[units_.index].row = tile_.row();
-    }
+    for (int half = 0; half < kHalves; ++half) end_unit(half, note);
     hand_over(&shared_.unit_ends_full[units_.index]);
     units_.advance();
-    begin_unit();
   }
 
-  __device__ void end_unit(int half, const UnitPlace& place) {
+  __device__ void end_unit(int half, const Note& note) {
+    const UnitPlace& place = note.place;
     const int head_of_all = first_head(call_) + head(half);
     float sum = of_quad(sum_[half]);
     if (lane() % 4 != 0 || head(half) >= heads_) return;
@@ -276,17 +270,17 @@ class Scorer {
     if (place.finishes) [[likely]] {
       const Finished finished = finish_head(call_, state, head_of_all);
       end.finish = finished.out_weight;
-      write_lse(call_, finished, tile_.row(), head_of_all);
+      write_lse(call_, finished, note.row, head_of_all);
     } else if (place.split) {
       partial_states(call_, place.partial)[head_of_all] = state;
     }
-    shared_.unit_ends[units_.index].heads[row(half)] = end;
+    shared_.unit_ends[units_.index][row(half)] = end;
   }
 
   const LayerCall& call_;
   Shared& shared_;
   const int heads_;
-  TileCursor tile_;
+  uint32_t number_ = 0;  // of the tile
   Ring<kBuffers> ring_, units_;
   // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.

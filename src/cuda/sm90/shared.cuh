@@ -77,10 +77,11 @@ struct Ring {
 /// All of this warp is done with what the barrier guards.
 __device__ inline void hand_over(uint64_t* barrier) {
   __syncwarp();
-  if (threadIdx.x % 32 == 0) ptx::arrive(barrier);
+  if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
 }
 
 inline constexpr uint32_t kBuffers = 2;  // of tokens, of weights and of what units come to
+inline constexpr uint32_t kNotes = 16;
 
 /// Where what a unit comes to belongs.
 struct UnitPlace {
@@ -90,12 +91,80 @@ struct UnitPlace {
   int partial;    // that keeps what is left: a slot, or the part's own
 };
 
+/// What scorer and weighers have to know of a tile.
+struct Note {
+  bool begins_row, begins_unit, ends_unit, ends_row, ends_part;  // of what this part has
+  int row;
+  UnitPlace place;  // of the unit
+};
+
+/// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
+/// empty one.
+class TileCursor {
+ public:
+  TileCursor() = default;
+  __device__ TileCursor(const LayerCall& call, const PartRange& range)
+      : end_(range.end), row_(range.begin.row), unit_(range.begin.unit) {
+    if (valid()) begin_row(call);
+  }
+
+  __device__ bool valid() const {
+    return row_ < end_.row || (row_ == end_.row && unit_ < end_.unit);
+  }
+  __device__ void advance(const LayerCall& call) {
+    tile_ += kTokens;
+    if (tile_ < unit_end()) return;
+    ++unit_;
+    if (unit_ < units_.count) {
+      tile_ = unit_ * units_.tokens_each;
+    } else {
+      ++row_;
+      unit_ = 0;
+      if (valid()) begin_row(call);
+    }
+  }
+
+  __device__ int row() const { return row_; }
+  __device__ const RowPlan& plan() const { return plan_; }
+  /// Of the tile, as a position in the row.
+  __device__ int begin() const { return tile_; }
+  __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
+
+  __device__ Note note(const LayerCall& call, int own_partial) const {
+    const bool ends_unit = tile_ + kTokens >= unit_end();
+    const bool last_unit = unit_ + 1 == units_.count;
+    const bool last_here = row_ == end_.row && unit_ + 1 == end_.unit;
+    const bool last_row = row_ + 1 == end_.row && end_.unit == 0;
+    const bool split = plan_.first_slot != RowPlan::kWhole;
+    return {tile_ == first_tile_,
+            tile_ == unit_ * units_.tokens_each,
+            ends_unit,
+            ends_unit && (last_unit || last_here),
+            ends_unit && (last_here || (last_unit && last_row)),
+            row_,
+            {split, !split && unit_ > 0, !split && last_unit,
+             split ? call.limits.parts + plan_.first_slot + unit_ : own_partial}};
+  }
+
+ private:
+  __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
+  __device__ void begin_row(const LayerCall& call) {
+    plan_ = call.tables.plan.rows[row_];
+    units_ = cut_row(row_tokens(), call.limits);
+    tile_ = first_tile_ = unit_ * units_.tokens_each;
+  }
+
+  WorkPosition end_;
+  int row_, unit_, tile_, first_tile_;
+  RowPlan plan_;
+  Units units_;
+};
+
 /// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
 struct Weights {
   Block rounded;           // heads, as rows of products, by tokens
   float old[kMostHeads];   // what the sums so far are worth after references moved
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
-  bool begins_unit, ends_unit, ends_part;
 };
 
 /// What becomes of a head's sums at the end of a unit: brought to the exact sum of the weights,
@@ -104,10 +173,9 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-struct UnitEnd {
-  HeadEnd heads[kMostHeads];
-  UnitPlace place;
-  int row;
+/// Where a token lies.
+struct Source {
+  const uint8_t *data, *scales;
 };
 
 struct Shared {
@@ -116,11 +184,15 @@ struct Shared {
   Weights weights[kBuffers];
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
-  UnitEnd unit_ends[kBuffers];
-  /// Of each producer warp: slots of the batch to be looked up next, scales of the tokens that are
-  /// in registers.
-  int32_t slots[kWarps][32];
-  uint2 scales[kWarps][8];
+  HeadEnd unit_ends[kBuffers][kMostHeads];
+  /// Of tiles, as producers number them: those between the first that a weigher may still need and
+  /// the last that producers look ahead to.
+  Note notes[kNotes];
+  /// Of each producer warp: the first tile whose slots have not been read, slots of the batch to be
+  /// looked up next, and the batch that was looked up.
+  TileCursor ahead[kWarps];
+  int32_t slots[kWarps][32], found_slots[kWarps][32];
+  Source found[kWarps][32];
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
   uint64_t named[kBuffers];             // a bit for each token that a slot names
   // From producers to scorer and weighers, and back.
@@ -150,65 +222,6 @@ __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
-
-/// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
-/// empty one.
-class TileCursor {
- public:
-  __device__ TileCursor(const LayerCall& call, const PartRange& range)
-      : call_(call), range_(range), row_(range.begin.row), unit_(range.begin.unit) {
-    if (valid()) begin_row();
-  }
-
-  __device__ bool valid() const {
-    return row_ < range_.end.row || (row_ == range_.end.row && unit_ < range_.end.unit);
-  }
-  __device__ void advance() {
-    tile_ += kTokens;
-    if (tile_ < unit_end()) return;
-    ++unit_;
-    if (unit_ < units_.count) {
-      tile_ = unit_ * units_.tokens_each;
-    } else {
-      ++row_;
-      unit_ = 0;
-      if (valid()) begin_row();
-    }
-  }
-
-  __device__ int row() const { return row_; }
-  __device__ const RowPlan& plan() const { return plan_; }
-  /// Of the tile, as a position in the row.
-  __device__ int begin() const { return tile_; }
-  __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
-  __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
-  __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
-  __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
-  __device__ UnitPlace place(int own_partial) const {
-    const bool split = plan_.first_slot != RowPlan::kWhole;
-    return {split, !split && unit_ > 0, !split && unit_ + 1 == units_.count,
-            split ? call_.limits.parts + plan_.first_slot + unit_ : own_partial};
-  }
-  __device__ bool last_of_part() const {
-    const bool last_of_row = unit_ + 1 == units_.count;
-    return last_of_unit() && (last_of_row ? row_ + 1 == range_.end.row && range_.end.unit == 0
-                                          : row_ == range_.end.row && unit_ + 1 == range_.end.unit);
-  }
-
- private:
-  __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
-  __device__ void begin_row() {
-    plan_ = call_.tables.plan.rows[row_];
-    units_ = cut_row(row_tokens(), call_.limits);
-    tile_ = first_tile_ = unit_ * units_.tokens_each;
-  }
-
-  const LayerCall& call_;
-  const PartRange range_;
-  int row_, unit_, tile_ = 0, first_tile_ = 0;
-  RowPlan plan_ = {};
-  Units units_ = {};
-};
 
 /// A token of a tile.
 struct Position {

@@ -16,18 +16,21 @@ class Weigher {
 
   /// All tiles of a part that has some.
   __device__ void part() {
-    for (bool goes_on = true; goes_on; ring_.advance()) {
+    bool goes_on;
+    do {
       ring_.wait_full(shared_.weights_full);
       ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
-      const bool begins_unit = weights().begins_unit, ends_unit = weights().ends_unit;
-      goes_on = !weights().ends_part;
-      if (!begins_unit) rescale_if_moved();
-      weigh(!begins_unit);
+      const Note& note = shared_.notes[number_ % kNotes];
+      if (!note.begins_unit) rescale_if_moved();
+      weigh(!note.begins_unit);
       hand_over(&shared_.tokens_empty[ring_.index]);
-      if (ends_unit) [[unlikely]]
-        end_unit();
+      if (note.ends_unit) [[unlikely]]
+        end_unit(note);
       hand_over(&shared_.weights_empty[ring_.index]);
-    }
+      goes_on = !note.ends_part;
+      ring_.advance();
+      ++number_;
+    } while (goes_on);
   }
 
  private:
@@ -39,7 +42,7 @@ class Weigher {
   /// Of one product; more columns would take more registers than the kernel begins with.
   static constexpr int kPartDims = 128, kParts = kDims / kPartDims;
 
-  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
+  __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
   __device__ static int head(int half) { return R::first_head(warp(), half) + lane() / 4; }
@@ -105,17 +108,17 @@ class Weigher {
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
-  __device__ void end_unit() {
+  __device__ void end_unit(const Note& note) {
     units_.wait_full(shared_.unit_ends_full);
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) end_unit(half, shared_.unit_ends[units_.index]);
+    for (int half = 0; half < kHalves; ++half) end_unit(half, note);
     units_.advance();
   }
 
-  __device__ void end_unit(int half, const UnitEnd& unit) {
+  __device__ void end_unit(int half, const Note& note) {
     const bool there = head(half) < heads_here(call_);
-    const UnitPlace place = unit.place;
-    const HeadEnd end = unit.heads[row(half)];
+    const UnitPlace& place = note.place;
+    const HeadEnd end = shared_.unit_ends[units_.index][row(half)];
     float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim_ +
                  2 * (lane() % 4);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
@@ -129,7 +132,7 @@ class Weigher {
       rescale(half, scale * end.finish);
     }
     if (place.finishes) [[likely]] {
-      write_answer(half, unit.row, there);
+      write_answer(half, note.row, there);
     } else if (there) {
       store(half, out);
     }
@@ -155,40 +158,27 @@ class Weigher {
     }
   }
 
-  /// Writes the row's answer. Two lanes turn two pairs each of them, eight values apart, into four
-  /// values each, so that a quad fills a sector of 32 bytes.
+  /// Writes the row's answer, a pair at a time: staging them for wider stores takes longer.
   __device__ void write_answer(int half, int row, bool there) {
+    if (!there) return;
     const Layer& layer = call_.layer;
-    const bool odd = lane() % 2 != 0;
     uint16_t* out =
         layer.out +
         row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head(half)) +
-        first_dim_ + 2 * (lane() % 4) + (odd ? 6 : 0);
-    const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(uint2) == 0;
-    if (__all_sync(~0u, aligned)) [[likely]] {
-      for_quads(half, [&](int j, const uint2& values) {
-        if (there) *reinterpret_cast<uint2*>(out + 8 * j) = values;
-      });
-    } else {
-      for_quads(half, [&](int j, const uint2& values) {
-        if (!there) return;
-        for (int i = 0; i < 4; ++i)
-          out[8 * j + i] = static_cast<uint16_t>((i < 2 ? values.x : values.y) >> (16 * (i % 2)));
-      });
-    }
-  }
-
-  /// write(number of the first of two pairs, the lane's four values of them).
-  template <class Write>
-  __device__ void for_quads(int half, const Write& write) {
-    const bool odd = lane() % 2 != 0;
+        first_dim_ + 2 * (lane() % 4);
+    if (reinterpret_cast<uintptr_t>(out) % sizeof(uint32_t) == 0) [[likely]] {
 #pragma unroll
-    for (int j = 0; j < kPairs; j += 2) {
-      const float *first = pair(half, j), *second = pair(half, j + 1);
-      uint2 values = {bf16x2(first[0], first[1]), bf16x2(second[0], second[1])};
-      const uint32_t received = __shfl_xor_sync(~0u, odd ? values.x : values.y, 1);
-      (odd ? values.x : values.y) = received;
-      write(j, values);
+      for (int j = 0; j < kPairs; ++j) {
+        const float* sum = pair(half, j);
+        *reinterpret_cast<uint32_t*>(out + 8 * j) = bf16x2(sum[0], sum[1]);
+      }
+    } else {
+#pragma unroll
+      for (int j = 0; j < kPairs; ++j) {
+        const uint32_t values = bf16x2(pair(half, j)[0], pair(half, j)[1]);
+        out[8 * j] = static_cast<uint16_t>(values);
+        out[8 * j + 1] = static_cast<uint16_t>(values >> 16);
+      }
     }
   }
 
@@ -200,6 +190,7 @@ class Weigher {
   const LayerCall& call_;
   Shared& shared_;
   const int first_dim_;
+  uint32_t number_ = 0;  // of the tile
   Ring<kBuffers> ring_, units_;
   // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
   Sums sums_[kParts];

@@ -43,4 +43,6 @@ template <class T>
 void load(T* to, const void* from) {
   std::memcpy(to, from, sizeof(T));
 }
+inline uint32_t take(uint32_t value) { return value; }
+
 }  // namespace steady::cuda::ptx

@@ -7,6 +7,7 @@
 namespace steady::cuda::ptx {
 
 inline int block_number() { return static_cast<int>(blockIdx.x); }
+inline int thread_number() { return static_cast<int>(threadIdx.x); }
 inline void wait_for_earlier_grids() {}
 inline void let_next_grid_begin() {}
 

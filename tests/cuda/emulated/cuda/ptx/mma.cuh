@@ -37,6 +37,17 @@ inline void load_matrices_transposed(uint32_t (&registers)[4], const void* row) 
   load(registers, row, true);
 }
 
+inline void store_matrices(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+  const uint32_t registers[] = {m0, m1, m2, m3};
+  emulated::exchange(row, [&](const auto& of_lane) {
+    for (int matrix = 0; matrix < 4; ++matrix) {
+      const int r = emulated::lane() / 4, pair = emulated::lane() % 4;
+      static_cast<uint32_t*>(of_lane(8 * matrix + r))[pair] = registers[matrix];
+    }
+    return 0;
+  });
+}
+
 /// a: row l / 4 (+ 8 in the odd registers), columns 2 (l % 4) (+ 8 in the later two). b: column l /
 /// 4, the same rows.
 inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
