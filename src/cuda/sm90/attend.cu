@@ -49,12 +49,15 @@ __global__ void __launch_bounds__(kThreads, 1)
   prepare(shared);
   ptx::let_next_grid_begin();
   ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
-  // It may be garbage until the plan is known to be there, but it is there to be read.
-  const PartRange range = call.tables.plan.parts[own_part()];
+  // Asked for before the plan is known to be there: it may be garbage, but it is there to be read.
+  uint4 own;
+  ptx::load(&own, &call.tables.plan.parts[own_part()]);
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);
     return;
   }
+  const PartRange range = {{static_cast<int>(own.x), static_cast<int>(own.y)},
+                           {static_cast<int>(own.z), static_cast<int>(own.w)}};
   if (!before(range.begin, range.end)) return;
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);

@@ -35,6 +35,7 @@ class Producer {
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) fetch_block(source, block, &piece);
     ptx::load(&piece.scales, source.scales);
+    prefetch_batch();
     read_slots();
     Ring<kBuffers> ring;
     while (piece.named_and_slow != kNothing) {
@@ -114,13 +115,7 @@ class Producer {
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
       named = true;
       slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
-      if (!slow) {
-        source = {place.data, place.scales};
-#pragma unroll
-        for (int i = 0; i < STEADY_FP8_DATA_BYTES; i += kLineBytes) ptx::prefetch(source.data + i);
-        ptx::prefetch(source.data + STEADY_FP8_DATA_BYTES - 1);
-        ptx::prefetch(source.scales);
-      }
+      if (!slow) source = {place.data, place.scales};
     }
     shared_.found[warp()][lane()] = source;
     // Of the scope a bit is enough, which no slot has.
@@ -130,6 +125,16 @@ class Producer {
     found_slow_ = __ballot_sync(~0u, slow);
     found_pieces_ = coming_ * kTilePieces;
     next_ = 0;
+  }
+
+  /// Calls the batch into the L2 cache, but for its first piece, which is fetched at once.
+  __device__ void prefetch_batch() {
+    if (lane() < kPieceTokens) return;
+    const Source source = shared_.found[warp()][lane()];
+#pragma unroll
+    for (int i = 0; i < STEADY_FP8_DATA_BYTES; i += kLineBytes) ptx::prefetch(source.data + i);
+    ptx::prefetch(source.data + STEADY_FP8_DATA_BYTES - 1);
+    ptx::prefetch(source.scales);
   }
 
   /// What is known of the next piece.
@@ -171,7 +176,10 @@ class Producer {
           static_cast<uint8_t>(named_and_slow);
     }
     const bool plain = store(line, scales, source, piece, blocks);
-    if (looks_up) read_slots();
+    if (looks_up) {
+      prefetch_batch();
+      read_slots();
+    }
     const uint32_t slow = named_and_slow >> 16;
     if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]]
       store_slowly(line, slot, (slow >> token() & 1) != 0, !plain, blocks);

@@ -138,40 +138,59 @@ class Scorer {
 
   /// The tile's weights, and what the sums so far are worth after references moved.
   __device__ void make_weights(uint64_t named, const Sums (&halves)[2]) {
-    Weights& to = shared_.weights[ring_.index];
-    seen_ = seen_ || named != 0;
-    bool moved = false;
+    float scores[kHalves][kLaneScores], sums[kHalves], old_weight[kHalves];
+    uint32_t weights[kHalves][kLanePairs];
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      float scores[kLaneScores];
+      old_weight[half] = 1.0f;
 #pragma unroll
       for (int k = 0; k < kLaneScores; ++k) {
         const int at = k / 2 * 4 + 2 * half + k % 2;
-        scores[k] = halves[0].at[at] + halves[1].at[at];
+        scores[half][k] = halves[0].at[at] + halves[1].at[at];
       }
-      if (any_scaled_) [[unlikely]]
-        scale(scores, scaled_[half]);
-      if (named != ~uint64_t{0}) [[unlikely]]
-        hide_unnamed(named, scores);
-      float sum, old_weight = 1.0f;
-      uint32_t weights[kLanePairs];
-      for (;;) {
-        sum = make_weights(half, scores, weights);
-        if (!__any_sync(~0u, sum > kLarge)) [[likely]]
-          break;
-        move_reference(half, scores, sum, &old_weight);
-        moved = true;
+    }
+    seen_ = seen_ || named != 0;
+    if (any_scaled_ || named != ~uint64_t{0}) [[unlikely]] {
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        scale(scores[half], scaled_[half]);
+        hide_unnamed(named, scores[half]);
       }
-      sum_[half] += sum;
-      // Of the two stores a lane gives the same line, four chunks apart.
-      Chunk* const at = to.rounded.at(16 * warp() + 8 * half + lane() % 8, lane() / 8);
-      Chunk* const four_on = reinterpret_cast<Chunk*>(
-          reinterpret_cast<uintptr_t>(at) ^ kLanePairs / 2 * sizeof(Chunk));
-      ptx::store_matrices(at, weights[0], weights[1], weights[2], weights[3]);
-      ptx::store_matrices(four_on, weights[4], weights[5], weights[6], weights[7]);
-      if (lane() % 4 == 0) to.old[row(half)] = old_weight;
+    }
+    bool moved = false;
+    for (;;) {
+      bool large = false;
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half) {
+        sums[half] = make_weights(half, scores[half], weights[half]);
+        large = large || sums[half] > kLarge;
+      }
+      if (!__any_sync(~0u, large)) [[likely]]
+        break;
+#pragma unroll
+      for (int half = 0; half < kHalves; ++half)
+        move_reference(half, scores[half], sums[half], &old_weight[half]);
+      moved = true;
+    }
+    Weights& to = shared_.weights[ring_.index];
+    const int line = 16 * warp() + lane() % 8, chunk = lane() / 8;
+    // Of the two stores a lane gives the same line, four chunks apart.
+    auto at = reinterpret_cast<uintptr_t>(to.rounded.at(line, chunk));
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half, at += 8 * sizeof(Block::lines[0])) {
+      sum_[half] += sums[half];
+      const auto& pairs = weights[half];
+      ptx::store_matrices(reinterpret_cast<void*>(at), pairs[0], pairs[1], pairs[2], pairs[3]);
+      ptx::store_matrices(reinterpret_cast<void*>(at ^ 4 * sizeof(Chunk)), pairs[4], pairs[5],
+                          pairs[6], pairs[7]);
     }
     if (lane() == 0) to.moved[warp()] = moved;
+    if (!moved) [[likely]]
+      return;
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half) {
+      if (lane() % 4 == 0) to.old[row(half)] = old_weight[half];
+    }
   }
 
   /// Makes scores logarithms to base 2, in lanes that say so.

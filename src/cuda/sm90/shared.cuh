@@ -173,6 +173,14 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
+/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks of
+/// eight heads. Of eight lanes that load or store together no two have the same banks.
+struct Answers {
+  Chunk lines[8][4];
+
+  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line / 2 % 4]; }
+};
+
 /// Where a token lies.
 struct Source {
   const uint8_t *data, *scales;
@@ -185,6 +193,8 @@ struct Shared {
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
   HeadEnd unit_ends[kBuffers][kMostHeads];
+  /// Of each weigher warp.
+  Answers answers[kWeighers * kWarps];
   /// Of tiles, as producers number them: those between the first that a weigher may still need and
   /// the last that producers look ahead to.
   Note notes[kNotes];

@@ -3,6 +3,7 @@
 // of split rows out: the work of one warpgroup.
 #pragma once
 
+#include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/shared.cuh"
 
@@ -158,26 +159,32 @@ class Weigher {
     }
   }
 
-  /// Writes the row's answer, a pair at a time: staging them for wider stores takes longer.
+  /// Writes the row's answer, four chunks of eight heads at a time. A quad writes a head's.
   __device__ void write_answer(int half, int row, bool there) {
-    if (!there) return;
     const Layer& layer = call_.layer;
+    Answers& staged = shared_.answers[(ptx::thread_number() - 2 * kGroupThreads) / 32];
+    void* const put = staged.at(lane() % 8, lane() / 8);
+    const Chunk* const get = staged.at(lane() / 4, lane() % 4);
     uint16_t* out =
         layer.out +
         row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head(half)) +
-        first_dim_ + 2 * (lane() % 4);
-    if (reinterpret_cast<uintptr_t>(out) % sizeof(uint32_t) == 0) [[likely]] {
+        first_dim_ + kChunkDims * (lane() % 4);
+    const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0;
 #pragma unroll
-      for (int j = 0; j < kPairs; ++j) {
-        const float* sum = pair(half, j);
-        *reinterpret_cast<uint32_t*>(out + 8 * j) = bf16x2(sum[0], sum[1]);
-      }
-    } else {
-#pragma unroll
-      for (int j = 0; j < kPairs; ++j) {
-        const uint32_t values = bf16x2(pair(half, j)[0], pair(half, j)[1]);
-        out[8 * j] = static_cast<uint16_t>(values);
-        out[8 * j + 1] = static_cast<uint16_t>(values >> 16);
+    for (int j = 0; j < kPairs; j += 4, out += 4 * kChunkDims) {
+      const auto values = [&](int i) {
+        const float* sum = pair(half, j + i);
+        return bf16x2(sum[0], sum[1]);
+      };
+      __syncwarp();  // what was there has been read
+      ptx::store_matrices(put, values(0), values(1), values(2), values(3));
+      __syncwarp();
+      if (!there) continue;
+      if (aligned) [[likely]] {
+        *reinterpret_cast<Chunk*>(out) = *get;
+      } else {
+#pragma unroll 1
+        for (int i = 0; i < kChunkDims; ++i) out[i] = reinterpret_cast<const uint16_t*>(get)[i];
       }
     }
   }
