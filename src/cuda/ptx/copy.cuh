@@ -62,6 +62,9 @@ __device__ inline void load(uint4* to, const void* from) {
 __device__ inline void load(uint2* to, const void* from) {
   asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
 }
+__device__ inline void load(int32_t* to, const void* from) {
+  asm volatile("ld.global.s32 %0, [%1];" : "=r"(*to) : "l"(from));
+}
 
 /// A copy made where it stands. What was loaded is waited for here, and its register is free for the
 /// next load.

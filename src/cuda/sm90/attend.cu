@@ -26,7 +26,7 @@ __device__ void prepare(Shared& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.tokens_full[buffer], kWarps);
-      ptx::init_barrier(&shared.tokens_empty[buffer], (1 + kWeighers) * kWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], kWeighers * kWarps);
       ptx::init_barrier(&shared.weights_full[buffer], kWarps);
       ptx::init_barrier(&shared.weights_empty[buffer], kWeighers * kWarps);
       ptx::init_barrier(&shared.unit_ends_full[buffer], kWarps);

@@ -8,37 +8,34 @@
 
 namespace steady::cuda::sm90 {
 
-inline constexpr int kLineBytes = 128;  // of the L2 cache
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
 
-/// What is fetched where no slot names a token: zeros, which any scale leaves zeros.
+/// What is fetched where no slot names a token: zeros, which any scale leaves zeros; and where there
+/// is no slot. Addresses instead of conditions, because at a branch into code that loads the
+/// compiler waits for all that is under way.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
+__device__ const int32_t kNoSlot = kHole;
 
 /// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has sixteen
 /// values of every block. While a piece is turned into bf16, the bytes of the next one take its
-/// place in registers. Slots are read and looked up for a batch of pieces at once, a token for each
-/// lane, and a batch's bytes are called into the L2 cache. What is needed once a batch lies in
-/// shared memory, because registers are short.
+/// place in registers, and the slots of the one after that are read.
 class Producer {
  public:
   __device__ Producer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
       : call_(call), page_tokens_(page_tokens), shared_(shared) {}
 
-  /// All tiles of this part.
+  /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
-    if (lane() == 0) shared_.ahead[warp()] = TileCursor(call_, range);
-    __syncwarp();
-    read_slots();
+    begin_unit(UnitCursor(call_, range));
+    read_slot();
     Piece piece;
-    const Source source = find_next(&piece);
+    find(&piece);
+    ptx::load(&piece.scales, piece.scales_at);
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block) fetch_block(source, block, &piece);
-    ptx::load(&piece.scales, source.scales);
-    prefetch_batch();
-    read_slots();
+    for (int block = 0; block < kBlocks; ++block) fetch_block(block, &piece);
     Ring<kBuffers> ring;
-    while (piece.named_and_slow != kNothing) {
+    while (piece.there) {
       ring.wait_empty(shared_.tokens_empty);
 #pragma unroll 1
       for (int number = 0; number < kTilePieces; ++number) bring(number, ring.index, &piece);
@@ -51,17 +48,13 @@ class Producer {
  private:
   static constexpr int kTokenLanes = 4, kPieceTokens = 32 / kTokenLanes;
   static constexpr int kTilePieces = kTokens / kPieceTokens / kWarps;  // of a warp
-  static constexpr int kBatchPieces = 32 / kPieceTokens, kBatchTiles = kBatchPieces / kTilePieces;
-  static_assert(kNotes >= 2 * kBatchTiles + kBuffers + 1);
-  static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
-  static constexpr uint32_t kPieceMask = (1u << kPieceTokens) - 1;
-  /// Instead of a piece's tokens, after the last piece.
-  static constexpr uint32_t kNothing = ~0u;
+  static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;       // of a block
 
   /// What a lane has of a piece: its share of a token.
   struct Piece {
-    uint32_t named_and_slow;  // a bit for each token, and one for each in the upper half
-    int32_t slot;
+    bool there, named, slow;  // slow: not to be fetched and stored as most are
+    int32_t slot;  // with the upper bit set if it is one of the second scope's
+    const uint8_t *data, *scales_at;
     uint2 scales;
     uint4 bytes[kBlocks + 1];  // the last block is bf16, and so twice as long
   };
@@ -70,125 +63,98 @@ class Producer {
   __device__ static int lane() { return ptx::thread_number() % 32; }
   /// Of a token's lanes.
   __device__ static int share() { return lane() % kTokenLanes; }
-  /// Of a piece's tokens, the one that this lane shares.
-  __device__ static int token() { return lane() / kTokenLanes; }
-  /// The first token of a tile that piece `number` of this warp has.
-  __device__ static int first_token(int number) {
-    return (number * kWarps + warp()) * kPieceTokens;
+  /// The line of a tile that this lane shares in piece `number`.
+  __device__ static int line(int number) {
+    return (number * kWarps + warp()) * kPieceTokens + lane() / kTokenLanes;
   }
 
-  /// Begins to read the slots of the next batch: all lanes at once, so that none waits for
-  /// another's.
-  __device__ void read_slots() {
-    TileCursor ahead = shared_.ahead[warp()];
+  /// Goes on to read the slots of the cursor's unit, and tells the others of it.
+  __device__ void begin_unit(const UnitCursor& cursor) {
+    row_ = cursor.row();
+    window_ = cursor.window();
+    piece_begin_ = cursor.begin();
+    unit_end_ = cursor.end();
+    pieces_end_ = piece_begin_ + (cursor.valid() ? cursor.tiles() * kTokens : 0);
+    if (lane() != 0) return;
+    shared_.ahead[warp()] = cursor;
+    if (warp() == 0 && cursor.valid())
+      shared_.units[cursor.number() % kUnits] = cursor.describe(call_, own_part());
+  }
+
+  /// Begins to read the slot of this lane's token in the next piece, if there is one.
+  __device__ void read_slot() {
+    there_ = piece_begin_ < pieces_end_;
+    int in_scope = piece_begin_ + line(0);
+    const bool has_slot = in_scope < unit_end_;
+    scope_ = in_scope >= window_;
+    if (scope_ == 1) in_scope -= window_;
+    const Pool* const pools = call_.layer.scopes;
+    const int32_t* const slots = scope_ == 0 ? pools[0].slots : pools[1].slots;
+    const int64_t stride = scope_ == 0 ? pools[0].slots_stride : pools[1].slots_stride;
+    ptx::load(&slot_, has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
+    piece_begin_ += kTokens / kTilePieces;
+    if (piece_begin_ != pieces_end_) [[likely]]
+      return;
     __syncwarp();
-    Position position = {};
-    coming_ = 0;
-#pragma unroll 1
-    for (; coming_ < kBatchTiles && ahead.valid(); ++coming_, ahead.advance(call_)) {
-      const int piece = lane() / kPieceTokens;
-      if (piece / kTilePieces == coming_) {
-        position =
-            position_of(call_, ahead, first_token(piece % kTilePieces) + lane() % kPieceTokens);
-      }
-      if (warp() == 0 && lane() == 0)
-        shared_.notes[noted_ % kNotes] = ahead.note(call_, own_part());
-      ++noted_;
-    }
-    if (lane() == 0) shared_.ahead[warp()] = ahead;
-    there_in_ = position.slot == nullptr ? kNowhere : position.scope;
-    if (position.slot != nullptr) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
-    ptx::commit_copies();
-  }
-
-  /// Looks up the batch whose slots were read.
-  __device__ void find_batch() {
-    ptx::wait_copies();
-    Source source = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-    const int32_t slot = there_in_ != kNowhere ? shared_.slots[warp()][lane()] : kHole;
-    bool named = false, slow = false;
-    const int scope = there_in_ == 1;
-    const Pool& pool = call_.layer.scopes[scope];
-    if (slot != kHole && pool.has(slot)) {
-      const Token place = pool.token(slot, page_tokens_.of_scope[scope].divide(slot));
-      const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
-                            reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint2)) == 0;
-      named = true;
-      slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
-      if (!slow) source = {place.data, place.scales};
-    }
-    shared_.found[warp()][lane()] = source;
-    // Of the scope a bit is enough, which no slot has.
-    shared_.found_slots[warp()][lane()] = scope == 0 ? slot : slot | INT32_MIN;
+    UnitCursor cursor = shared_.ahead[warp()];
     __syncwarp();
-    found_named_ = __ballot_sync(~0u, named);
-    found_slow_ = __ballot_sync(~0u, slow);
-    found_pieces_ = coming_ * kTilePieces;
-    next_ = 0;
+    cursor.advance(call_);
+    begin_unit(cursor);
   }
 
-  /// Calls the batch into the L2 cache, but for its first piece, which is fetched at once.
-  __device__ void prefetch_batch() {
-    if (lane() < kPieceTokens) return;
-    const Source source = shared_.found[warp()][lane()];
-#pragma unroll
-    for (int i = 0; i < STEADY_FP8_DATA_BYTES; i += kLineBytes) ptx::prefetch(source.data + i);
-    ptx::prefetch(source.data + STEADY_FP8_DATA_BYTES - 1);
-    ptx::prefetch(source.scales);
-  }
-
-  /// What is known of the next piece.
-  __device__ Source find_next(Piece* piece) {
-    const bool all_found = next_ == found_pieces_;
-    if (all_found) find_batch();
-    const int first = next_ * kPieceTokens, from = first + token();
-    piece->named_and_slow = kNothing;
-    if (next_ < found_pieces_) {
-      piece->named_and_slow = (found_named_ >> first & kPieceMask) |
-                              (found_slow_ >> first & kPieceMask) << 16;
-      ++next_;
-    }
-    piece->slot = shared_.found_slots[warp()][from];
-    const Source found = shared_.found[warp()][from];
-    return {found.data + share() * sizeof(uint4), found.scales};
+  /// Finds the token whose slot was read, and begins to read the next slot.
+  __device__ void find(Piece* piece) {
+    const auto slot = static_cast<int32_t>(ptx::take(static_cast<uint32_t>(slot_)));
+    const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
+    const auto either = [&](const auto& a, const auto& b) { return scope_ == 0 ? a : b; };
+    const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
+    const int32_t page = scope_ == 0 ? page_tokens_.of_scope[0].divide(slot)
+                                     : page_tokens_.of_scope[1].divide(slot);
+    const int32_t in_page = slot - page * page_tokens;
+    const uint8_t* const begin =
+        either(first.pages, second.pages) +
+        page * either(first.page_stride_bytes, second.page_stride_bytes);
+    const uint8_t* const data = begin + steady_data_offset(STEADY_CACHE_FP8, in_page);
+    const uint8_t* const scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
+    const bool plain = either(first.shape.format, second.shape.format) == STEADY_CACHE_FP8 &&
+                       (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
+                        reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
+    piece->there = there_;
+    piece->named = slot >= 0 && page < either(first.page_count, second.page_count);
+    piece->slow = piece->named && !plain;
+    piece->slot = scope_ == 0 ? slot : slot | INT32_MIN;
+    const bool fetches = piece->named && plain;
+    piece->data = (fetches ? data : kNoToken) + share() * sizeof(uint4);
+    piece->scales_at = fetches ? scales : kNoToken + STEADY_FP8_DATA_BYTES;
+    read_slot();
   }
 
   /// The last block is bf16.
   static constexpr bool is_bf16(int block) { return block + 1 == kBlocks; }
-  __device__ static void fetch_block(const Source& source, int block, Piece* piece) {
-    const uint8_t* from = source.data + block * kBlockDims;
+  __device__ static void fetch_block(int block, Piece* piece) {
+    const uint8_t* from = piece->data + block * kBlockDims;
     ptx::load(&piece->bytes[block], from);
     if (is_bf16(block)) ptx::load(&piece->bytes[block + 1], from + kTokenLanes * sizeof(uint4));
   }
 
   /// Brings a piece, and fetches the next one into its place.
   __device__ void bring(int number, uint32_t buffer, Piece* piece) {
-    const uint32_t named_and_slow = ptx::take(piece->named_and_slow);
-    const int32_t slot = static_cast<int32_t>(ptx::take(piece->slot));
+    const bool named = piece->named, slow = piece->slow;
+    const int32_t slot = piece->slot;
     const uint2 scales = {ptx::take(piece->scales.x), ptx::take(piece->scales.y)};
-    const bool looks_up = next_ == found_pieces_;
-    const Source source = find_next(piece);
-    ptx::load(&piece->scales, source.scales);
+    find(piece);
+    ptx::load(&piece->scales, piece->scales_at);
+    const uint32_t all_named = __ballot_sync(~0u, named);
+    if (lane() == 0) shared_.named[buffer][number * kWarps + warp()] = all_named;
     Block* blocks = shared_.tokens[buffer];
-    const int line = first_token(number) + token();
-    if (lane() == 0) {
-      reinterpret_cast<uint8_t*>(&shared_.named[buffer])[first_token(number) / kPieceTokens] =
-          static_cast<uint8_t>(named_and_slow);
-    }
-    const bool plain = store(line, scales, source, piece, blocks);
-    if (looks_up) {
-      prefetch_batch();
-      read_slots();
-    }
-    const uint32_t slow = named_and_slow >> 16;
-    if (slow != 0 || __any_sync(~0u, !plain)) [[unlikely]]
-      store_slowly(line, slot, (slow >> token() & 1) != 0, !plain, blocks);
+    const bool plain = store(line(number), scales, piece, blocks);
+    if (__any_sync(~0u, slow || !plain)) [[unlikely]]
+      store_slowly(line(number), slot, slow, !plain, blocks);
   }
 
   /// Whether the values could be made in the plain way. Of eight lanes that store together no two
   /// have the same banks.
-  __device__ static bool store(int line, const uint2& scales, const Source& source, Piece* piece,
-                               Block* blocks) {
+  __device__ static bool store(int line, const uint2& scales, Piece* piece, Block* blocks) {
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
@@ -200,7 +166,7 @@ class Producer {
         plain(bytes, block, blocks[block].at(line, kLaneChunks * share()),
               blocks[block].at(line, kLaneChunks * share() + 1));
       }
-      fetch_block(source, block, piece);
+      fetch_block(block, piece);
       __syncwarp();  // otherwise the compiler collects the loads at the end
     }
     return plain.was_plain();
@@ -249,17 +215,16 @@ class Producer {
     return {read_word(bytes), read_word(bytes + 4), read_word(bytes + 8), read_word(bytes + 12)};
   }
 
-  static constexpr int kNowhere = -1;
-
   const LayerCall& call_;
   const Divisors& page_tokens_;
   Shared& shared_;
-  uint32_t noted_ = 0;   // tiles whose slots have been read
-  // The batch whose slots are on their way: its tiles, and the scope of this lane's token.
-  int coming_ = 0, there_in_ = kNowhere;
-  // The batch that was looked up: a bit for each token; its pieces, and the next one of them.
-  uint32_t found_named_ = 0, found_slow_ = 0;
-  int found_pieces_ = 0, next_ = 0;
+  // The next piece whose slots will be read: its row and how many tokens of that the window has; as
+  // positions in the row where it begins and where the tokens and the pieces of its unit end.
+  int row_, window_, piece_begin_, unit_end_, pieces_end_;
+  // The last piece whose slots were read.
+  int32_t slot_;
+  int scope_;
+  bool there_;
 };
 
 }  // namespace steady::cuda::sm90

@@ -21,33 +21,19 @@ class Scorer {
 
   /// All tiles of a part that has some, the first one of row `first_row`.
   __device__ void part(int first_row) {
-    const bool has_heads = R::first_head(warp(), 0) < heads_;
     load_queries(first_row);
     bool goes_on;
     do {
-      ring_.wait_full(shared_.tokens_full);
-      const Note& note = shared_.notes[number_ % kNotes];
-      if (note.begins_row) [[unlikely]]
-        wait_for_queries();
-      if (note.begins_unit) [[unlikely]]
-        begin_unit();
-      const uint64_t named = shared_.named[ring_.index];
-      Sums halves[2];
-      multiply(halves);
-      hand_over(&shared_.tokens_empty[ring_.index]);
-      if (note.ends_row && !note.ends_part) [[unlikely]] {
-        sync();  // nobody needs this row's queries
-        load_queries(note.row + 1);
+      ring_.wait_full(shared_.tokens_full);  // then there is a unit
+      const Unit& unit = shared_.units[number_++ % kUnits];
+      if (unit.begins_row) wait_for_queries();
+      begin_unit();
+      for (int left = unit.tiles; left > 0; --left, ring_.advance()) {
+        ring_.wait_full(shared_.tokens_full);
+        score_tile(unit, left == 1);
       }
-      ring_.wait_empty(shared_.weights_empty);
-      if (has_heads) make_weights(named, halves);
-      ptx::fence_shared_writes();
-      hand_over(&shared_.weights_full[ring_.index]);
-      if (note.ends_unit) [[unlikely]]
-        end_unit(note);
-      goes_on = !note.ends_part;
-      ring_.advance();
-      ++number_;
+      end_unit(unit);
+      goes_on = !unit.ends_part;
     } while (goes_on);
   }
 
@@ -77,6 +63,19 @@ class Scorer {
   /// Of products.
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
+
+  __device__ void score_tile(const Unit& unit, bool last_of_unit) {
+    Sums halves[2];
+    multiply(halves);
+    if (last_of_unit && unit.ends_row && !unit.ends_part) {
+      sync();  // nobody needs this row's queries
+      load_queries(unit.row + 1);
+    }
+    ring_.wait_empty(shared_.weights_empty);
+    if (R::first_head(warp(), 0) < heads_) make_weights(halves);
+    ptx::fence_shared_writes();
+    hand_over(&shared_.weights_full[ring_.index]);
+  }
 
   /// Begins to load a row's queries.
   __device__ void load_queries(int row) {
@@ -137,7 +136,7 @@ class Scorer {
   }
 
   /// The tile's weights, and what the sums so far are worth after references moved.
-  __device__ void make_weights(uint64_t named, const Sums (&halves)[2]) {
+  __device__ void make_weights(const Sums (&halves)[2]) {
     float scores[kHalves][kLaneScores], sums[kHalves], old_weight[kHalves];
     uint32_t weights[kHalves][kLanePairs];
 #pragma unroll
@@ -149,8 +148,11 @@ class Scorer {
         scores[half][k] = halves[0].at[at] + halves[1].at[at];
       }
     }
-    seen_ = seen_ || named != 0;
-    if (any_scaled_ || named != ~uint64_t{0}) [[unlikely]] {
+    // Each lane looks at one of the tile's eights of tokens.
+    const uint32_t* const named = shared_.named[ring_.index];
+    const uint32_t some = named[lane() % 8];
+    seen_ = seen_ || __any_sync(~0u, some != 0);
+    if (any_scaled_ || __any_sync(~0u, some != ~0u)) [[unlikely]] {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
         scale(scores[half], scaled_[half]);
@@ -204,11 +206,11 @@ class Scorer {
   }
 
   /// What no slot names has no weight.
-  __device__ static void hide_unnamed(uint64_t named, float (&scores)[kLaneScores]) {
-    const uint64_t own = named >> (2 * (lane() % 4));
+  __device__ static void hide_unnamed(const uint32_t* named, float (&scores)[kLaneScores]) {
+    const int first_bit = 8 * (lane() % 4);
 #pragma unroll
     for (int k = 0; k < kLaneScores; ++k) {
-      if ((own >> (8 * (k / 2) + k % 2) & 1) == 0) scores[k] = -INFINITY;
+      if ((named[k / 2] >> (first_bit + 4 * (k % 2)) & 1) == 0) scores[k] = -INFINITY;
     }
   }
 
@@ -262,15 +264,15 @@ class Scorer {
 
   /// Tells the weighers what becomes of the unit's sums, and the caller the lse of a row that is
   /// done.
-  __device__ void end_unit(const Note& note) {
+  __device__ void end_unit(const Unit& unit) {
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) end_unit(half, note);
+    for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
     hand_over(&shared_.unit_ends_full[units_.index]);
     units_.advance();
   }
 
-  __device__ void end_unit(int half, const Note& note) {
-    const UnitPlace& place = note.place;
+  __device__ void end_unit(int half, const Unit& unit) {
+    const UnitPlace& place = unit.place;
     const int head_of_all = first_head(call_) + head(half);
     float sum = of_quad(sum_[half]);
     if (lane() % 4 != 0 || head(half) >= heads_) return;
@@ -289,7 +291,7 @@ class Scorer {
     if (place.finishes) [[likely]] {
       const Finished finished = finish_head(call_, state, head_of_all);
       end.finish = finished.out_weight;
-      write_lse(call_, finished, note.row, head_of_all);
+      write_lse(call_, finished, unit.row, head_of_all);
     } else if (place.split) {
       partial_states(call_, place.partial)[head_of_all] = state;
     }
@@ -299,7 +301,7 @@ class Scorer {
   const LayerCall& call_;
   Shared& shared_;
   const int heads_;
-  uint32_t number_ = 0;  // of the tile
+  uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_, units_;
   // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 
+#include "core/dealing.hpp"
 #include "core/work.hpp"
 #include "cuda/divisor.hpp"
 #include "cuda/ptx/grid.cuh"
@@ -81,7 +82,7 @@ __device__ inline void hand_over(uint64_t* barrier) {
 }
 
 inline constexpr uint32_t kBuffers = 2;  // of tokens, of weights and of what units come to
-inline constexpr uint32_t kNotes = 16;
+inline constexpr uint32_t kUnits = 8;
 
 /// Where what a unit comes to belongs.
 struct UnitPlace {
@@ -91,71 +92,69 @@ struct UnitPlace {
   int partial;    // that keeps what is left: a slot, or the part's own
 };
 
-/// What scorer and weighers have to know of a tile.
-struct Note {
-  bool begins_row, begins_unit, ends_unit, ends_row, ends_part;  // of what this part has
-  int row;
-  UnitPlace place;  // of the unit
+/// What scorer and weighers have to know of a unit.
+struct Unit {
+  int row, tiles;
+  bool begins_row, ends_row, ends_part;  // of what this part has
+  UnitPlace place;
 };
 
-/// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
-/// empty one.
-class TileCursor {
+/// Goes through the units of a part, row after row.
+class UnitCursor {
  public:
-  TileCursor() = default;
-  __device__ TileCursor(const LayerCall& call, const PartRange& range)
-      : end_(range.end), row_(range.begin.row), unit_(range.begin.unit) {
+  __device__ UnitCursor() {}  // in shared memory, for nobody to read
+  __device__ UnitCursor(const LayerCall& call, const PartRange& range)
+      : end_(range.end), row_(range.begin.row), unit_(range.begin.unit), first_unit_(unit_) {
+    begin_row(call);
+  }
+
+  __device__ bool valid() const { return before({row_, unit_}, end_); }
+  __device__ void advance(const LayerCall& call) {
+    ++number_;
+    if (++unit_ < units_.count) return;
+    ++row_;
+    unit_ = first_unit_ = 0;
     if (valid()) begin_row(call);
   }
 
-  __device__ bool valid() const {
-    return row_ < end_.row || (row_ == end_.row && unit_ < end_.unit);
-  }
-  __device__ void advance(const LayerCall& call) {
-    tile_ += kTokens;
-    if (tile_ < unit_end()) return;
-    ++unit_;
-    if (unit_ < units_.count) {
-      tile_ = unit_ * units_.tokens_each;
-    } else {
-      ++row_;
-      unit_ = 0;
-      if (valid()) begin_row(call);
-    }
-  }
-
+  /// Of the part's units.
+  __device__ uint32_t number() const { return number_; }
   __device__ int row() const { return row_; }
-  __device__ const RowPlan& plan() const { return plan_; }
-  /// Of the tile, as a position in the row.
-  __device__ int begin() const { return tile_; }
-  __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
+  /// Of the row's tokens those in the window.
+  __device__ int window() const { return plan_.tokens[0]; }
+  /// Positions in the row.
+  __device__ int begin() const { return unit_ * units_.tokens_each; }
+  __device__ int end() const {
+    return min((unit_ + 1) * units_.tokens_each, plan_.tokens[0] + plan_.tokens[1]);
+  }
+  /// An empty unit has a tile, too.
+  __device__ int tiles() const {
+    return end() <= begin() ? 1 : (end() - begin() + kTokens - 1) / kTokens;
+  }
 
-  __device__ Note note(const LayerCall& call, int own_partial) const {
-    const bool ends_unit = tile_ + kTokens >= unit_end();
+  __device__ Unit describe(const LayerCall& call, int own_partial) const {
     const bool last_unit = unit_ + 1 == units_.count;
     const bool last_here = row_ == end_.row && unit_ + 1 == end_.unit;
     const bool last_row = row_ + 1 == end_.row && end_.unit == 0;
     const bool split = plan_.first_slot != RowPlan::kWhole;
-    return {tile_ == first_tile_,
-            tile_ == unit_ * units_.tokens_each,
-            ends_unit,
-            ends_unit && (last_unit || last_here),
-            ends_unit && (last_here || (last_unit && last_row)),
-            row_,
+    return {row_,
+            tiles(),
+            unit_ == first_unit_,
+            last_unit || last_here,
+            last_here || (last_unit && last_row),
             {split, !split && unit_ > 0, !split && last_unit,
              split ? call.limits.parts + plan_.first_slot + unit_ : own_partial}};
   }
 
  private:
-  __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
   __device__ void begin_row(const LayerCall& call) {
     plan_ = call.tables.plan.rows[row_];
-    units_ = cut_row(row_tokens(), call.limits);
-    tile_ = first_tile_ = unit_ * units_.tokens_each;
+    units_ = cut_row(plan_.tokens[0] + plan_.tokens[1], call.limits);
   }
 
   WorkPosition end_;
-  int row_, unit_, tile_, first_tile_;
+  uint32_t number_ = 0;
+  int row_, unit_, first_unit_;
   RowPlan plan_;
   Units units_;
 };
@@ -181,11 +180,6 @@ struct Answers {
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line / 2 % 4]; }
 };
 
-/// Where a token lies.
-struct Source {
-  const uint8_t *data, *scales;
-};
-
 struct Shared {
   Block q[kBlocks];
   Block tokens[kBuffers][kBlocks];
@@ -195,19 +189,16 @@ struct Shared {
   HeadEnd unit_ends[kBuffers][kMostHeads];
   /// Of each weigher warp.
   Answers answers[kWeighers * kWarps];
-  /// Of tiles, as producers number them: those between the first that a weigher may still need and
-  /// the last that producers look ahead to.
-  Note notes[kNotes];
-  /// Of each producer warp: the first tile whose slots have not been read, slots of the batch to be
-  /// looked up next, and the batch that was looked up.
-  TileCursor ahead[kWarps];
-  int32_t slots[kWarps][32], found_slots[kWarps][32];
-  Source found[kWarps][32];
+  /// As producers number them: those between the first that a weigher may still need and the last
+  /// that producers look ahead to.
+  Unit units[kUnits];
+  UnitCursor ahead[kWarps];  // of each producer warp
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
-  uint64_t named[kBuffers];             // a bit for each token that a slot names
-  // From producers to scorer and weighers, and back.
+  /// Whether a slot names a token: four bits for each.
+  uint32_t named[kBuffers][kTokens / 8];
+  // From producers to scorer and weighers, and back from the weighers, who are always last.
   uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
-  // From scorer to weighers; only the first goes back: who has it for a later tile has all.
+  // From scorer to weighers; only weights go back: who has them for a later tile has all.
   uint64_t weights_full[kBuffers], weights_empty[kBuffers], unit_ends_full[kBuffers];
 };
 
@@ -231,25 +222,6 @@ __device__ inline int heads_here(const LayerCall& call) {
 __device__ inline uint32_t bf16x2(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-/// A token of a tile.
-struct Position {
-  const int32_t* slot;  // where it stands; NULL: there is no such token
-  int scope, in_scope;  // the position in the scope
-};
-
-__device__ inline Position position_of(const LayerCall& call, const TileCursor& tile, int token) {
-  Position position = {nullptr, 0, tile.begin() + token};
-  if (!tile.valid() || position.in_scope >= tile.unit_end()) return position;
-  const int window = tile.plan().tokens[0];
-  if (position.in_scope >= window) {
-    position.scope = 1;
-    position.in_scope -= window;
-  }
-  const Pool& pool = call.layer.scopes[position.scope];
-  position.slot = pool.slots + tile.row() * pool.slots_stride + position.in_scope;
-  return position;
 }
 
 }  // namespace steady::cuda::sm90

@@ -19,18 +19,21 @@ class Weigher {
   __device__ void part() {
     bool goes_on;
     do {
-      ring_.wait_full(shared_.weights_full);
-      ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
-      const Note& note = shared_.notes[number_ % kNotes];
-      if (!note.begins_unit) rescale_if_moved();
-      weigh(!note.begins_unit);
-      hand_over(&shared_.tokens_empty[ring_.index]);
-      if (note.ends_unit) [[unlikely]]
-        end_unit(note);
-      hand_over(&shared_.weights_empty[ring_.index]);
-      goes_on = !note.ends_part;
-      ring_.advance();
-      ++number_;
+      ring_.wait_full(shared_.weights_full);  // then there is a unit
+      const Unit& unit = shared_.units[number_++ % kUnits];
+      const int tiles = unit.tiles;
+      for (int left = tiles; left > 0; --left) {
+        ring_.wait_full(shared_.weights_full);
+        ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
+        const bool begins = left == tiles;
+        if (!begins) rescale_if_moved();
+        weigh(!begins);
+        hand_over(&shared_.tokens_empty[ring_.index]);
+        if (left == 1) end_unit(unit);
+        hand_over(&shared_.weights_empty[ring_.index]);
+        ring_.advance();
+      }
+      goes_on = !unit.ends_part;
     } while (goes_on);
   }
 
@@ -109,16 +112,16 @@ class Weigher {
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
-  __device__ void end_unit(const Note& note) {
+  __device__ void end_unit(const Unit& unit) {
     units_.wait_full(shared_.unit_ends_full);
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) end_unit(half, note);
+    for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
     units_.advance();
   }
 
-  __device__ void end_unit(int half, const Note& note) {
+  __device__ void end_unit(int half, const Unit& unit) {
     const bool there = head(half) < heads_here(call_);
-    const UnitPlace& place = note.place;
+    const UnitPlace& place = unit.place;
     const HeadEnd end = shared_.unit_ends[units_.index][row(half)];
     float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim_ +
                  2 * (lane() % 4);
@@ -133,7 +136,7 @@ class Weigher {
       rescale(half, scale * end.finish);
     }
     if (place.finishes) [[likely]] {
-      write_answer(half, note.row, there);
+      write_answer(half, unit.row, there);
     } else if (there) {
       store(half, out);
     }
@@ -197,7 +200,7 @@ class Weigher {
   const LayerCall& call_;
   Shared& shared_;
   const int first_dim_;
-  uint32_t number_ = 0;  // of the tile
+  uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_, units_;
   // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
   Sums sums_[kParts];
