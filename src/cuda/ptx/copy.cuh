@@ -52,26 +52,16 @@ __device__ inline void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
+/// Calls `bytes` into the L2 cache, a multiple of 16, from an address aligned to 16 (sm_90).
+__device__ inline void prefetch_bulk(const void* from, int bytes) {
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
+}
+
 /// Loads where it stands, not where its result is first used.
 __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)
                : "l"(from));
-}
-
-__device__ inline void load(uint2* to, const void* from) {
-  asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(to->x), "=r"(to->y) : "l"(from));
-}
-__device__ inline void load(int32_t* to, const void* from) {
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(*to) : "l"(from));
-}
-
-/// A copy made where it stands. What was loaded is waited for here, and its register is free for the
-/// next load.
-__device__ inline uint32_t take(uint32_t value) {
-  uint32_t copy;
-  asm volatile("mov.b32 %0, %1;" : "=r"(copy) : "r"(value));
-  return copy;
 }
 
 }  // namespace steady::cuda::ptx

@@ -27,10 +27,10 @@ __device__ void prepare(Shared& shared) {
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.tokens_full[buffer], kWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], kWeighers * kWarps);
-      ptx::init_barrier(&shared.weights_full[buffer], kWarps);
-      ptx::init_barrier(&shared.weights_empty[buffer], kWeighers * kWarps);
-      ptx::init_barrier(&shared.unit_ends_full[buffer], kWarps);
     }
+    ptx::init_barrier(shared.weights_full, kWarps);
+    ptx::init_barrier(shared.weights_empty, kWeighers * kWarps);
+    ptx::init_barrier(shared.unit_end_full, kWarps);
     ptx::fence_barriers();
   }
   if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {

@@ -28,9 +28,11 @@ class Scorer {
       const Unit& unit = shared_.units[number_++ % kUnits];
       if (unit.begins_row) wait_for_queries();
       begin_unit();
-      for (int left = unit.tiles; left > 0; --left, ring_.advance()) {
+      for (int left = unit.tiles; left > 0; --left) {
         ring_.wait_full(shared_.tokens_full);
         score_tile(unit, left == 1);
+        ring_.advance();
+        weights_.advance();
       }
       end_unit(unit);
       goes_on = !unit.ends_part;
@@ -71,10 +73,10 @@ class Scorer {
       sync();  // nobody needs this row's queries
       load_queries(unit.row + 1);
     }
-    ring_.wait_empty(shared_.weights_empty);
+    weights_.wait_empty(shared_.weights_empty);
     if (R::first_head(warp(), 0) < heads_) make_weights(halves);
     ptx::fence_shared_writes();
-    hand_over(&shared_.weights_full[ring_.index]);
+    hand_over(shared_.weights_full);
   }
 
   /// Begins to load a row's queries.
@@ -174,7 +176,7 @@ class Scorer {
         move_reference(half, scores[half], sums[half], &old_weight[half]);
       moved = true;
     }
-    Weights& to = shared_.weights[ring_.index];
+    Weights& to = shared_.weights;
     const int line = 16 * warp() + lane() % 8, chunk = lane() / 8;
     // Of the two stores a lane gives the same line, four chunks apart.
     auto at = reinterpret_cast<uintptr_t>(to.rounded.at(line, chunk));
@@ -267,8 +269,7 @@ class Scorer {
   __device__ void end_unit(const Unit& unit) {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
-    hand_over(&shared_.unit_ends_full[units_.index]);
-    units_.advance();
+    hand_over(shared_.unit_end_full);
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
@@ -295,14 +296,15 @@ class Scorer {
     } else if (place.split) {
       partial_states(call_, place.partial)[head_of_all] = state;
     }
-    shared_.unit_ends[units_.index][row(half)] = end;
+    shared_.unit_end[row(half)] = end;
   }
 
   const LayerCall& call_;
   Shared& shared_;
   const int heads_;
   uint32_t number_ = 0;  // of the unit
-  Ring<kBuffers> ring_, units_;
+  Ring<kBuffers> ring_;
+  Ring<1> weights_;
   // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.
   float reference_[kHalves], sum_[kHalves];

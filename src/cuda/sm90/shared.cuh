@@ -81,7 +81,7 @@ __device__ inline void hand_over(uint64_t* barrier) {
   if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
 }
 
-inline constexpr uint32_t kBuffers = 2;  // of tokens, of weights and of what units come to
+inline constexpr uint32_t kBuffers = 2;  // of tokens
 inline constexpr uint32_t kUnits = 8;
 
 /// Where what a unit comes to belongs.
@@ -159,9 +159,20 @@ class UnitCursor {
   Units units_;
 };
 
+/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks of
+/// eight heads. Of eight lanes that load or store together no two have the same banks.
+struct Answers {
+  Chunk lines[8][4];
+
+  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line / 2 % 4]; }
+};
+
 /// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
 struct Weights {
-  Block rounded;           // heads, as rows of products, by tokens
+  union {
+    Block rounded;  // heads, as rows of products, by tokens
+    Answers answers[kWeighers * kWarps];  // of each weigher warp, after a row's last tile
+  };
   float old[kMostHeads];   // what the sums so far are worth after references moved
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
 };
@@ -172,23 +183,31 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks of
-/// eight heads. Of eight lanes that load or store together no two have the same banks.
-struct Answers {
-  Chunk lines[8][4];
-
-  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line / 2 % 4]; }
+/// What a producer warp has before it is turned into bf16. A warp brings pieces of eight tokens.
+struct Raw {
+  static constexpr int kTokens = 8;
+  /// Of the next piece, as lanes have it; each lane reads and overwrites its own.
+  uint4 bytes[kBlocks + 1][32];
+  uint2 scales[kTokens];
+  /// Slots of the pieces that have been read ahead, and where the tokens lie of those that have been
+  /// found.
+  static constexpr uint32_t kSlots = 8, kFound = 4;
+  struct Slot {
+    int32_t value, scope;
+  } slots[kSlots][kTokens];
+  struct Found {
+    const uint8_t *data, *scales;
+  } found[kFound][kTokens];
 };
 
 struct Shared {
   Block q[kBlocks];
   Block tokens[kBuffers][kBlocks];
-  Weights weights[kBuffers];
+  Weights weights;
   /// A block's first lines: eight columns of ones.
   alignas(1024) Chunk ones[8][kBlockChunks];
-  HeadEnd unit_ends[kBuffers][kMostHeads];
-  /// Of each weigher warp.
-  Answers answers[kWeighers * kWarps];
+  HeadEnd unit_end[kMostHeads];
+  Raw raw[kWarps];
   /// As producers number them: those between the first that a weigher may still need and the last
   /// that producers look ahead to.
   Unit units[kUnits];
@@ -199,12 +218,12 @@ struct Shared {
   // From producers to scorer and weighers, and back from the weighers, who are always last.
   uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
   // From scorer to weighers; only weights go back: who has them for a later tile has all.
-  uint64_t weights_full[kBuffers], weights_empty[kBuffers], unit_ends_full[kBuffers];
+  uint64_t weights_full[1], weights_empty[1], unit_end_full[1];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
 struct NamedBarriers {
-  static constexpr int kScorer = 1;
+  static constexpr int kScorer = 1, kWeighers = 2;
 };
 
 /// The part of this block.

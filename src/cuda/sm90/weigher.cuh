@@ -19,19 +19,20 @@ class Weigher {
   __device__ void part() {
     bool goes_on;
     do {
-      ring_.wait_full(shared_.weights_full);  // then there is a unit
+      weights_.wait_full(shared_.weights_full);  // then there is a unit
       const Unit& unit = shared_.units[number_++ % kUnits];
       const int tiles = unit.tiles;
       for (int left = tiles; left > 0; --left) {
-        ring_.wait_full(shared_.weights_full);
+        weights_.wait_full(shared_.weights_full);
         ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
         const bool begins = left == tiles;
         if (!begins) rescale_if_moved();
         weigh(!begins);
         hand_over(&shared_.tokens_empty[ring_.index]);
         if (left == 1) end_unit(unit);
-        hand_over(&shared_.weights_empty[ring_.index]);
+        hand_over(shared_.weights_empty);
         ring_.advance();
+        weights_.advance();
       }
       goes_on = !unit.ends_part;
     } while (goes_on);
@@ -53,15 +54,13 @@ class Weigher {
   /// Of products.
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
 
-  __device__ const Weights& weights() const { return shared_.weights[ring_.index]; }
-
   /// Old sums are worth less where a reference moved.
   __device__ void rescale_if_moved() {
-    if (weights().moved[warp()] == 0) [[likely]]
+    if (shared_.weights.moved[warp()] == 0) [[likely]]
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      const float factor = weights().old[row(half)];
+      const float factor = shared_.weights.old[row(half)];
       rescale(half, factor);
       weight_[2 * half] *= factor;
     }
@@ -71,7 +70,7 @@ class Weigher {
   __device__ void weigh(bool add_old) {
     pin();
     ptx::begin_products();
-    const auto rounded = ptx::uniform(ptx::describe_operand(&weights().rounded));
+    const auto rounded = ptx::uniform(ptx::describe_operand(&shared_.weights.rounded));
     const auto ones = ptx::uniform(ptx::describe_operand(shared_.ones));
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
@@ -113,16 +112,17 @@ class Weigher {
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit(const Unit& unit) {
-    units_.wait_full(shared_.unit_ends_full);
+    unit_ends_.wait_full(shared_.unit_end_full);
+    ptx::sync(NamedBarriers::kWeighers, kWeighers * kGroupThreads);  // nobody needs the weights
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
-    units_.advance();
+    unit_ends_.advance();
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
     const bool there = head(half) < heads_here(call_);
     const UnitPlace& place = unit.place;
-    const HeadEnd end = shared_.unit_ends[units_.index][row(half)];
+    const HeadEnd end = shared_.unit_end[row(half)];
     float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim_ +
                  2 * (lane() % 4);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
@@ -165,7 +165,7 @@ class Weigher {
   /// Writes the row's answer, four chunks of eight heads at a time. A quad writes a head's.
   __device__ void write_answer(int half, int row, bool there) {
     const Layer& layer = call_.layer;
-    Answers& staged = shared_.answers[(ptx::thread_number() - 2 * kGroupThreads) / 32];
+    Answers& staged = shared_.weights.answers[(ptx::thread_number() - 2 * kGroupThreads) / 32];
     void* const put = staged.at(lane() % 8, lane() / 8);
     const Chunk* const get = staged.at(lane() / 4, lane() % 4);
     uint16_t* out =
@@ -201,7 +201,8 @@ class Weigher {
   Shared& shared_;
   const int first_dim_;
   uint32_t number_ = 0;  // of the unit
-  Ring<kBuffers> ring_, units_;
+  Ring<kBuffers> ring_;
+  Ring<1> weights_, unit_ends_;
   // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
   Sums sums_[kParts];
   float weight_[4];

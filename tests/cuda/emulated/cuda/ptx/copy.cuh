@@ -38,11 +38,10 @@ inline void wait_copies() {
 }
 
 inline void prefetch(const void*) {}
+inline void prefetch_bulk(const void*, int) {}
 
 template <class T>
 void load(T* to, const void* from) {
   std::memcpy(to, from, sizeof(T));
 }
-inline uint32_t take(uint32_t value) { return value; }
-
 }  // namespace steady::cuda::ptx
