@@ -143,11 +143,10 @@ class Producer {
 
   /// The last block is bf16.
   static constexpr bool is_bf16(int block) { return block + 1 == kBlocks; }
-  __device__ void copy_block(const uint8_t* data, int block) const {
-    const uint8_t* from = data + block * kBlockDims;
-    ptx::copy_async_16(&raw_.bytes[block][lane()], from);
-    if (is_bf16(block))
-      ptx::copy_async_16(&raw_.bytes[block + 1][lane()], from + kTokenLanes * sizeof(uint4));
+  __device__ void copy(const uint8_t* data) const {
+#pragma unroll
+    for (int i = 0; i <= kBlocks; ++i)
+      ptx::copy_async_16(&raw_.bytes[i][lane()], data + i * kTokenLanes * sizeof(uint4));
   }
 
   /// Where the next piece to be copied lies, this lane's share of it.
@@ -160,8 +159,7 @@ class Producer {
 
   __device__ void begin_copies() {
     const uint8_t* const data = begin_piece(&flags_);
-#pragma unroll
-    for (int block = 0; block < kBlocks; ++block) copy_block(data, block);
+    copy(data);
     ptx::commit_copies();
     read_slots();
   }
@@ -192,18 +190,20 @@ class Producer {
   /// Whether the values could be made in the plain way. Of eight lanes that store together no two
   /// have the same banks.
   __device__ bool store(int line, const uint2& scales, const uint8_t* next, Block* blocks) const {
+    uint4 bytes[kBlocks + 1];
+#pragma unroll
+    for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw_.bytes[i][lane()];
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
-      const uint4 bytes = raw_.bytes[block][lane()];
       if (is_bf16(block)) {
-        *blocks[block].at(line, share()) = bytes;
-        *blocks[block].at(line, kTokenLanes + share()) = raw_.bytes[block + 1][lane()];
+        *blocks[block].at(line, share()) = bytes[block];
+        *blocks[block].at(line, kTokenLanes + share()) = bytes[block + 1];
       } else {
-        plain(bytes, block, blocks[block].at(line, kLaneChunks * share()),
+        plain(bytes[block], block, blocks[block].at(line, kLaneChunks * share()),
               blocks[block].at(line, kLaneChunks * share() + 1));
       }
-      copy_block(next, block);
+      if (block == 0) copy(next);  // now all bytes have been read
     }
     return plain.was_plain();
   }
