@@ -52,12 +52,10 @@ __device__ inline void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
-/// Calls `bytes` into the L2 cache, a multiple of 16, from an address aligned to 16 (sm_90).
-__device__ inline void prefetch_bulk(const void* from, int bytes) {
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
-}
-
 /// Loads where it stands, not where its result is first used.
+__device__ inline void load(int32_t* to, const void* from) {
+  asm volatile("ld.global.s32 %0, [%1];" : "=r"(*to) : "l"(from));
+}
 __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)

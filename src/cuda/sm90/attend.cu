@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "core/dealing.hpp"
+#include "cuda/sm90/finder.cuh"
 #include "cuda/sm90/producer.cuh"
 #include "cuda/sm90/scorer.cuh"
 #include "cuda/sm90/weigher.cuh"
@@ -18,7 +19,7 @@ namespace {
 /// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
 /// enough.
 constexpr int kRegistersAtFirst = 65536 / kThreads;
-constexpr int kScorerRegisters = 104, kWeigherRegisters = 160, kProducerRegisters = 88;
+constexpr int kScorerRegisters = 112, kWeigherRegisters = 160, kProducerRegisters = 80;
 static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
               kThreads / kGroupThreads * kRegistersAtFirst);
 
@@ -28,6 +29,7 @@ __device__ void prepare(Shared& shared) {
       ptx::init_barrier(&shared.tokens_full[buffer], kWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], kWeighers * kWarps);
     }
+    for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kWarps);
     ptx::init_barrier(shared.weights_full, kWarps);
     ptx::init_barrier(shared.weights_empty, kWeighers * kWarps);
     ptx::init_barrier(shared.unit_end_full, kWarps);
@@ -63,10 +65,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, kScorerRegisters>();
-    Scorer<kHeads>(call, shared).part(range.begin.row);
+    Scorer<kHeads>(call, page_tokens, shared).part(range);
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
-    Producer(call, page_tokens, shared).part(range);
+    Producer(call, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
     Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part();

@@ -11,50 +11,42 @@ namespace steady::cuda::sm90 {
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
 
-/// What is fetched where no slot names a token: zeros, which any scale leaves zeros; and where there
-/// is no slot. Addresses instead of conditions: they cost less.
+/// What is copied where no slot names a token: zeros, which any scale leaves zeros.
 alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
-__device__ const int32_t kNoSlot = kHole;
 
 /// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has sixteen
-/// values of every block. A piece goes through four stages, some pieces apart: its slots are read, its
-/// tokens are found and called into the L2 cache, their bytes are copied to shared memory, and these
-/// are turned into bf16. Nothing is loaded from global memory into registers: loads that take long
-/// would share a scoreboard with those that do not.
+/// values of every block. While a piece is turned into bf16, the bytes of the next one are copied to
+/// shared memory. Nothing is loaded from global memory into registers: such loads would share
+/// scoreboards with others that take less time.
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
-      : call_(call), page_tokens_(page_tokens), shared_(shared), raw_(shared.raw[warp()]) {}
+  __device__ Producer(const LayerCall& call, Shared& shared)
+      : call_(call), shared_(shared), raw_(shared.raw[warp()]) {}
 
   /// All tiles of a part that has some.
-  __device__ void part(const PartRange& range) {
-    begin_unit(UnitCursor(call_, range));
-    for (int i = 0; i < kSlotsAhead; ++i) read_slots();
-    ptx::wait_copies();
-    __syncwarp();
-    for (int i = 0; i < kFoundAhead; ++i) find();
-    begin_copies();
-    Ring<kBuffers> ring;
-    while (left_ > 0) {
-      ring.wait_empty(shared_.tokens_empty);
+  __device__ void part() {
+    found_.wait_full(shared_.found_full);  // then there is a unit
+    begin_copies(0);
+    bool goes_on;
+    do {
+      const Unit& unit = shared_.units[number_++ % kUnits];
+      for (int left = unit.tiles; left > 0; --left) {
+        ring_.wait_empty(shared_.tokens_empty);
 #pragma unroll 1
-      for (int number = 0; number < kTilePieces; ++number) bring(number, ring.index);
-      ptx::fence_shared_writes();
-      hand_over(&shared_.tokens_full[ring.index]);
-      ring.advance();
-    }
+        for (int number = 0; number < kTilePieces; ++number) bring(number);
+        ptx::fence_shared_writes();
+        hand_over(&shared_.tokens_full[ring_.index]);
+        ring_.advance();
+      }
+      goes_on = !unit.ends_part;
+    } while (goes_on);
   }
 
  private:
   static constexpr int kTokenLanes = 4, kPieceTokens = Raw::kTokens;
-  static_assert(kTokenLanes * kPieceTokens == 32);
   static constexpr int kTilePieces = kTokens / kPieceTokens / kWarps;  // of a warp
-  static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;       // of a block
-  /// How many pieces ahead of the one that is stored.
-  static constexpr int kSlotsAhead = Raw::kSlots - 1, kFoundAhead = Raw::kFound;
-  /// In the lower bits of the address of scales: a slot names the token; it is slow, not to be copied
-  /// and stored as most are.
-  static constexpr uintptr_t kNamed = 1, kSlow = 2, kFlags = kNamed | kSlow;
+  static_assert(kTokenLanes * kPieceTokens == 32);
+  static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
 
   __device__ static int warp() { return ptx::thread_number() / 32 % kWarps; }
   __device__ static int lane() { return ptx::thread_number() % 32; }
@@ -67,129 +59,50 @@ class Producer {
     return (number * kWarps + warp()) * kPieceTokens + token();
   }
 
-  /// Goes on to read the slots of the cursor's unit, and tells the others of it.
-  __device__ void begin_unit(const UnitCursor& cursor) {
-    row_ = cursor.row();
-    window_ = cursor.window();
-    piece_begin_ = cursor.begin();
-    const bool valid = cursor.valid();
-    unit_end_ = valid ? cursor.end() : piece_begin_;
-    pieces_end_ = piece_begin_ + (valid ? cursor.tiles() * kTokens : 0);
-    if (lane() != 0) return;
-    shared_.ahead[warp()] = cursor;
-    if (warp() == 0 && valid)
-      shared_.units[cursor.number() % kUnits] = cursor.describe(call_, own_part());
-  }
-
-  /// Begins to read the slots of the next piece, if there is one.
-  __device__ void read_slots() {
-    int in_scope = piece_begin_ + line(0);
-    const bool has_slot = in_scope < unit_end_;
-    const int scope = in_scope >= window_;
-    if (scope == 1) in_scope -= window_;
-    const Pool* const pools = call_.layer.scopes;
-    const int32_t* const slots = scope == 0 ? pools[0].slots : pools[1].slots;
-    const int64_t stride = scope == 0 ? pools[0].slots_stride : pools[1].slots_stride;
-    if (piece_begin_ < pieces_end_) ++left_;
-    if (share() == 0) {
-      Raw::Slot& to = raw_.slots[read_++ % Raw::kSlots][token()];
-      ptx::copy_async_4(&to.value, has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
-      to.scope = scope;
-    } else {
-      ++read_;
-    }
-    ptx::commit_copies();
-    piece_begin_ += kTokens / kTilePieces;
-    if (piece_begin_ != pieces_end_) [[likely]]
-      return;
-    __syncwarp();
-    UnitCursor cursor = shared_.ahead[warp()];
-    __syncwarp();
-    cursor.advance(call_);
-    begin_unit(cursor);
-  }
-
-  /// Finds the tokens of the next piece whose slots are there, and calls them into the L2 cache.
-  __device__ void find() {
-    const Raw::Slot slot = raw_.slots[found_ % Raw::kSlots][token()];
-    const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
-    const auto either = [&](const auto& a, const auto& b) { return slot.scope == 0 ? a : b; };
-    const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
-    const int32_t page = slot.scope == 0 ? page_tokens_.of_scope[0].divide(slot.value)
-                                         : page_tokens_.of_scope[1].divide(slot.value);
-    const int32_t in_page = slot.value - page * page_tokens;
-    const uint8_t* const begin =
-        either(first.pages, second.pages) +
-        page * either(first.page_stride_bytes, second.page_stride_bytes);
-    const uint8_t* data = begin + steady_data_offset(STEADY_CACHE_FP8, in_page);
-    const uint8_t* scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
-    const bool plain = either(first.shape.format, second.shape.format) == STEADY_CACHE_FP8 &&
-                       (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
-                        reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
-    const bool named = slot.value >= 0 && page < either(first.page_count, second.page_count);
-    if (!named || !plain) {
+  /// Begins to copy piece `number` of the tile that was found.
+  __device__ void begin_copies(int number) {
+    const Found& found = shared_.found[found_.index];
+    const uint8_t* data = found.data[line(number)];
+    const uint8_t* scales = data + found.scales[line(number)];
+    flags_ = found.flags[line(number)];
+    if ((flags_ & (Found::kNamed | Found::kSlow)) != Found::kNamed) {
       data = kNoToken;
       scales = kNoToken + STEADY_FP8_DATA_BYTES;
     }
-    if (share() == 0) {
-      ptx::prefetch_bulk(data, STEADY_FP8_DATA_BYTES);
-      ptx::prefetch(scales);
-      raw_.found[found_ % Raw::kFound][token()] = {
-          data, scales + (named ? kNamed : 0) + (named && !plain ? kSlow : 0)};
-    }
-    ++found_;
-    __syncwarp();
-  }
-
-  /// The last block is bf16.
-  static constexpr bool is_bf16(int block) { return block + 1 == kBlocks; }
-  __device__ void copy(const uint8_t* data) const {
+    data += share() * sizeof(uint4);
+    if (share() == 0) ptx::copy_async_8(&raw_.scales[token()], scales);
 #pragma unroll
     for (int i = 0; i <= kBlocks; ++i)
       ptx::copy_async_16(&raw_.bytes[i][lane()], data + i * kTokenLanes * sizeof(uint4));
   }
 
-  /// Where the next piece to be copied lies, this lane's share of it.
-  __device__ const uint8_t* begin_piece(uint32_t* flags) {
-    const Raw::Found found = raw_.found[copied_++ % Raw::kFound][token()];
-    *flags = static_cast<uint32_t>(reinterpret_cast<uintptr_t>(found.scales) & kFlags);
-    if (share() == 0) ptx::copy_async_8(&raw_.scales[token()], found.scales - *flags);
-    return found.data + share() * sizeof(uint4);
-  }
-
-  __device__ void begin_copies() {
-    const uint8_t* const data = begin_piece(&flags_);
-    copy(data);
-    ptx::commit_copies();
-    read_slots();
-  }
-
   /// Brings a piece, and begins to copy the next one into its place.
-  __device__ void bring(int number, uint32_t buffer) {
-    ptx::wait_copies_but<1>();  // but for the last slots
+  __device__ void bring(int number) {
+    ptx::wait_copies();
     __syncwarp();
     const uint2 scales = raw_.scales[token()];
     const uint32_t flags = flags_;
-    find();
-    const uint8_t* const next = begin_piece(&flags_);
-    const uint32_t all_named = __ballot_sync(~0u, (flags & kNamed) != 0);
-    if (lane() == 0) shared_.named[buffer][number * kWarps + warp()] = all_named;
-    Block* blocks = shared_.tokens[buffer];
-    const bool plain = store(line(number), scales, next, blocks);
-    ptx::commit_copies();
-    const bool slow = (flags & kSlow) != 0;
-    if (__any_sync(~0u, slow || !plain)) [[unlikely]] {
-      const uint32_t piece = copied_ - 2;
-      store_slowly(line(number), raw_.slots[piece % Raw::kSlots][token()], slow, !plain, blocks);
-      __syncwarp();  // nobody needs the piece's slots
+    const Found& found = shared_.found[found_.index];
+    const uint32_t all_named = __ballot_sync(~0u, (flags & Found::kNamed) != 0);
+    if (lane() == 0) shared_.named[ring_.index][number * kWarps + warp()] = all_named;
+    const bool last = number + 1 == kTilePieces;
+    if (last) {
+      found_.advance();
+      found_.wait_full(shared_.found_full);
     }
-    --left_;
-    read_slots();
+    Block* blocks = shared_.tokens[ring_.index];
+    const bool plain = store(line(number), scales, last ? 0 : number + 1, blocks);
+    const bool slow = (flags & Found::kSlow) != 0;
+    if (__any_sync(~0u, slow || !plain)) [[unlikely]]
+      store_slowly(line(number), found, flags, !plain, blocks);
   }
+
+  /// The last block is bf16.
+  static constexpr bool is_bf16(int block) { return block + 1 == kBlocks; }
 
   /// Whether the values could be made in the plain way. Of eight lanes that store together no two
   /// have the same banks.
-  __device__ bool store(int line, const uint2& scales, const uint8_t* next, Block* blocks) const {
+  __device__ bool store(int line, const uint2& scales, int next, Block* blocks) {
     uint4 bytes[kBlocks + 1];
 #pragma unroll
     for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw_.bytes[i][lane()];
@@ -203,21 +116,23 @@ class Producer {
         plain(bytes[block], block, blocks[block].at(line, kLaneChunks * share()),
               blocks[block].at(line, kLaneChunks * share() + 1));
       }
-      if (block == 0) copy(next);  // now all bytes have been read
+      if (block == 0) begin_copies(next);  // now all bytes have been read
     }
     return plain.was_plain();
   }
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain: each lane the chunks
   /// that it has stored before.
-  __device__ void store_slowly(int line, const Raw::Slot& slot, bool slow, bool again,
+  __device__ void store_slowly(int line, const Found& found, uint32_t flags, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
     again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
-    if (!slow && !again) return;
-    const Pool& pool = call_.layer.scopes[slot.scope];
-    const Token place = pool.token(slot.value);
-    const bool fp8 = pool.shape.format == STEADY_CACHE_FP8;
+    if ((flags & Found::kSlow) == 0 && !again) return;
+    const uint8_t* const data = found.data[line];
+    const Token place = {
+        call_.layer.scopes[(flags & Found::kSecondScope) != 0].shape.format, data,
+        data + found.scales[line]};
+    const bool fp8 = place.format == STEADY_CACHE_FP8;
 #pragma unroll 1
     for (int i = 0; i < kBlocks * kLaneChunks; ++i) {
       const int block = i / kLaneChunks;
@@ -252,16 +167,12 @@ class Producer {
   }
 
   const LayerCall& call_;
-  const Divisors& page_tokens_;
   Shared& shared_;
   Raw& raw_;  // this warp's
-  // The next piece whose slots will be read: its row and how many tokens of that the window has; as
-  // positions in the row where it begins and where the tokens and the pieces of its unit end.
-  int row_, window_, piece_begin_, unit_end_, pieces_end_;
-  // Pieces that went through the first three stages, and those between the first and the last.
-  uint32_t read_ = 0, found_ = 0, copied_ = 0;
-  int left_ = 0;
-  uint32_t flags_;  // of the piece that is being copied
+  Ring<kFounds> found_;
+  Ring<kBuffers> ring_;
+  uint32_t number_ = 0;  // of the unit
+  uint32_t flags_;       // of the piece that is being copied
 };
 
 }  // namespace steady::cuda::sm90

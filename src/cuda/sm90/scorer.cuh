@@ -9,19 +9,23 @@
 
 #include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/finder.cuh"
 
 namespace steady::cuda::sm90 {
 
 template <int kHeads>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, Shared& shared)
-      : call_(call), shared_(shared), heads_(heads_here(call)) {}
+  __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
+      : call_(call),
+        shared_(shared),
+        heads_(heads_here(call)),
+        finder_(call, page_tokens, shared) {}
 
-  /// All tiles of a part that has some, the first one of row `first_row`.
-  __device__ void part(int first_row) {
-    load_queries(first_row);
+  /// All tiles of a part that has some.
+  __device__ void part(const PartRange& range) {
+    finder_.begin(range);
+    load_queries(range.begin.row);
     bool goes_on;
     do {
       ring_.wait_full(shared_.tokens_full);  // then there is a unit
@@ -120,7 +124,7 @@ class Scorer {
     }
   }
 
-  /// halves = q · tokens, over each half of the values.
+  /// halves = q · tokens, over each half of the values. Meanwhile tokens of a later tile are found.
   __device__ void multiply(Sums (&halves)[2]) {
     const auto q = ptx::uniform(ptx::describe_operand(shared_.q));
     const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring_.index]));
@@ -133,6 +137,7 @@ class Scorer {
                         ptx::advance(tokens, bytes), d % kHalfDims > 0);
     }
     ptx::commit_products();
+    finder_.find();
     ptx::wait_products<0>();
     for (auto& half : halves) ptx::pin(half.at);
   }
@@ -302,6 +307,7 @@ class Scorer {
   const LayerCall& call_;
   Shared& shared_;
   const int heads_;
+  Finder finder_;
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
   Ring<1> weights_;

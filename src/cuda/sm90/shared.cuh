@@ -82,7 +82,7 @@ __device__ inline void hand_over(uint64_t* barrier) {
 }
 
 inline constexpr uint32_t kBuffers = 2;  // of tokens
-inline constexpr uint32_t kUnits = 8;
+inline constexpr uint32_t kUnits = 16;
 
 /// Where what a unit comes to belongs.
 struct UnitPlace {
@@ -183,22 +183,25 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-/// What a producer warp has before it is turned into bf16. A warp brings pieces of eight tokens.
+/// What a producer warp has before it is turned into bf16: of a piece of eight tokens, as lanes have
+/// it; each lane reads and overwrites its own.
 struct Raw {
   static constexpr int kTokens = 8;
-  /// Of the next piece, as lanes have it; each lane reads and overwrites its own.
   uint4 bytes[kBlocks + 1][32];
   uint2 scales[kTokens];
-  /// Slots of the pieces that have been read ahead, and where the tokens lie of those that have been
-  /// found.
-  static constexpr uint32_t kSlots = 8, kFound = 4;
-  struct Slot {
-    int32_t value, scope;
-  } slots[kSlots][kTokens];
-  struct Found {
-    const uint8_t *data, *scales;
-  } found[kFound][kTokens];
 };
+
+/// Where the tokens of a tile lie. After a part's last tile there are some that name nothing.
+struct Found {
+  static constexpr uint8_t kNamed = 1;         // a slot names the token
+  static constexpr uint8_t kSlow = 2;          // it is not to be copied and stored as most are
+  static constexpr uint8_t kSecondScope = 4;
+  const uint8_t* data[kTokens];
+  int32_t scales[kTokens];  // from there on
+  uint8_t flags[kTokens];
+};
+/// How many tiles ahead of the one that is scored tokens are found.
+inline constexpr uint32_t kFoundAhead = 4, kFounds = kFoundAhead + 1;
 
 struct Shared {
   Block q[kBlocks];
@@ -208,13 +211,16 @@ struct Shared {
   alignas(1024) Chunk ones[8][kBlockChunks];
   HeadEnd unit_end[kMostHeads];
   Raw raw[kWarps];
-  /// As producers number them: those between the first that a weigher may still need and the last
-  /// that producers look ahead to.
+  Found found[kFounds];
+  /// In their order: those between the first that a weigher may still need and the last whose tokens
+  /// have been looked for.
   Unit units[kUnits];
-  UnitCursor ahead[kWarps];  // of each producer warp
+  UnitCursor ahead[kWarps];  // of each scorer warp
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
   /// Whether a slot names a token: four bits for each.
   uint32_t named[kBuffers][kTokens / 8];
+  // From scorer to producers. Who scores a tile knows that those before have been brought.
+  uint64_t found_full[kFounds];
   // From producers to scorer and weighers, and back from the weighers, who are always last.
   uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
   // From scorer to weighers; only weights go back: who has them for a later tile has all.

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slots in, places of tokens out to the producers, tiles ahead of the one that is scored; their bytes
+// are called into the L2 cache. The scorer does it while its products are under way.
+#pragma once
+
+#include "cuda/sm90/shared.cuh"
+
+namespace steady::cuda::sm90 {
+
+/// What stands where there is no slot: an address instead of a condition, which costs less.
+__device__ const int32_t kNoSlot = kHole;
+inline constexpr int kLineBytes = 128;  // of the L2 cache
+
+/// Each warp finds sixteen tokens of a tile; two lanes share one.
+class Finder {
+ public:
+  __device__ Finder(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
+      : call_(call), page_tokens_(page_tokens), shared_(shared) {}
+
+  /// Finds the first tiles of a part that has some.
+  __device__ void begin(const PartRange& range) {
+    begin_unit(UnitCursor(call_, range));
+    read_slot();
+#pragma unroll 1
+    for (uint32_t i = 0; i < kFoundAhead; ++i) find();
+  }
+
+  /// Finds the next tile, and begins to read the slots of the one after it.
+  __device__ void find() {
+    const int scope = scope_;
+    const int32_t slot = slot_;
+    read_slot();
+    const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
+    const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
+    const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
+    const int32_t page = scope == 0 ? page_tokens_.of_scope[0].divide(slot)
+                                    : page_tokens_.of_scope[1].divide(slot);
+    const int32_t in_page = slot - page * page_tokens;
+    const auto format = either(first.shape.format, second.shape.format);
+    const uint8_t* const begin =
+        either(first.pages, second.pages) +
+        page * either(first.page_stride_bytes, second.page_stride_bytes);
+    const uint8_t* const data = begin + steady_data_offset(format, in_page);
+    const uint8_t* const scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
+    const bool named = slot >= 0 && page < either(first.page_count, second.page_count);
+    const bool plain = format == STEADY_CACHE_FP8 &&
+                       (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
+                        reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
+    const bool upper = lane() >= kWarpTokens;
+    if (named) {
+      const uint8_t* const from = data + (upper ? 3 * kLineBytes : 0);
+      ptx::prefetch(from);
+      ptx::prefetch(from + kLineBytes);
+      ptx::prefetch(upper ? scales : from + 2 * kLineBytes);
+    }
+    Found& to = shared_.found[found_.index];
+    if (!upper) {
+      to.data[token()] = data;
+      to.scales[token()] = static_cast<int32_t>(scales - data);
+      to.flags[token()] = static_cast<uint8_t>((named ? Found::kNamed : 0) |
+                                               (named && !plain ? Found::kSlow : 0) |
+                                               (scope == 1 ? Found::kSecondScope : 0));
+    }
+    hand_over(&shared_.found_full[found_.index]);
+    found_.advance();
+  }
+
+ private:
+  static constexpr int kWarpTokens = kTokens / kWarps;
+
+  __device__ static int warp() { return ptx::thread_number() / 32 % kWarps; }
+  __device__ static int lane() { return ptx::thread_number() % 32; }
+  /// Of a tile.
+  __device__ static int token() { return warp() * kWarpTokens + lane() % kWarpTokens; }
+
+  /// Goes on to read the slots of the cursor's unit, and tells the others of it.
+  __device__ void begin_unit(const UnitCursor& cursor) {
+    const bool valid = cursor.valid();
+    row_ = cursor.row();
+    window_ = cursor.window();
+    tile_begin_ = cursor.begin();
+    unit_end_ = valid ? cursor.end() : tile_begin_;
+    tiles_end_ = tile_begin_ + (valid ? cursor.tiles() * kTokens : 0);
+    if (lane() != 0) return;
+    shared_.ahead[warp()] = cursor;
+    if (warp() == 0 && valid)
+      shared_.units[cursor.number() % kUnits] = cursor.describe(call_, own_part());
+  }
+
+  /// Begins to read the slot of this lane's token in the next tile, if there is one.
+  __device__ void read_slot() {
+    if (tile_begin_ == tiles_end_) [[unlikely]] {
+      __syncwarp();
+      UnitCursor cursor = shared_.ahead[warp()];
+      __syncwarp();
+      if (cursor.valid()) cursor.advance(call_);
+      begin_unit(cursor);
+    }
+    int in_scope = tile_begin_ + token();
+    const bool has_slot = in_scope < unit_end_;
+    scope_ = in_scope >= window_;
+    if (scope_ == 1) in_scope -= window_;
+    const Pool* const pools = call_.layer.scopes;
+    const int32_t* const slots = scope_ == 0 ? pools[0].slots : pools[1].slots;
+    const int64_t stride = scope_ == 0 ? pools[0].slots_stride : pools[1].slots_stride;
+    ptx::load(&slot_, has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
+    if (tile_begin_ != tiles_end_) tile_begin_ += kTokens;
+  }
+
+  const LayerCall& call_;
+  const Divisors& page_tokens_;
+  Shared& shared_;
+  Ring<kFounds> found_;
+  // The next tile whose slots will be read: its row and how many tokens of that the window has; as
+  // positions in the row where it begins and where the tokens and the tiles of its unit end.
+  int row_, window_, tile_begin_, unit_end_, tiles_end_;
+  // Of this lane's token of the last tile whose slots were read.
+  int32_t slot_;
+  int scope_;
+};
+
+}  // namespace steady::cuda::sm90
