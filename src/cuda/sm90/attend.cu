@@ -19,7 +19,7 @@ namespace {
 /// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
 /// enough.
 constexpr int kRegistersAtFirst = 65536 / kThreads;
-constexpr int kScorerRegisters = 112, kWeigherRegisters = 160, kProducerRegisters = 80;
+constexpr int kScorerRegisters = 120, kWeigherRegisters = 160, kProducerRegisters = 72;
 static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
               kThreads / kGroupThreads * kRegistersAtFirst);
 

@@ -28,7 +28,10 @@ class Finder {
   /// Finds the next tile, and begins to read the slots of the one after it.
   __device__ void find() {
     const int scope = scope_;
-    const int32_t slot = slot_;
+    ptx::wait_copies();
+    __syncwarp();
+    const int32_t slot = shared_.slots[token()];
+    __syncwarp();
     read_slot();
     const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
     const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
@@ -103,7 +106,10 @@ class Finder {
     const Pool* const pools = call_.layer.scopes;
     const int32_t* const slots = scope_ == 0 ? pools[0].slots : pools[1].slots;
     const int64_t stride = scope_ == 0 ? pools[0].slots_stride : pools[1].slots_stride;
-    ptx::load(&slot_, has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
+    if (lane() < kWarpTokens) {
+      ptx::copy_async_4(&shared_.slots[token()],
+                        has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
+    }
     if (tile_begin_ != tiles_end_) tile_begin_ += kTokens;
   }
 
@@ -114,9 +120,7 @@ class Finder {
   // The next tile whose slots will be read: its row and how many tokens of that the window has; as
   // positions in the row where it begins and where the tokens and the tiles of its unit end.
   int row_, window_, tile_begin_, unit_end_, tiles_end_;
-  // Of this lane's token of the last tile whose slots were read.
-  int32_t slot_;
-  int scope_;
+  int scope_;  // of this lane's token of the last tile whose slots were read
 };
 
 }  // namespace steady::cuda::sm90

@@ -57,7 +57,8 @@ class Scorer {
   static constexpr float kFar = 16777216.0f;
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
-  /// Of products, over half of a vector: they cut off what is small beside the sum so far.
+  /// Of products. They cut off what is small beside the sum so far: quarters of a vector are summed
+  /// apart.
   struct Sums {
     float at[kTokens / 2];
   };
@@ -71,14 +72,14 @@ class Scorer {
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
   __device__ void score_tile(const Unit& unit, bool last_of_unit) {
-    Sums halves[2];
-    multiply(halves);
+    Sums sums;
+    multiply(&sums);
     if (last_of_unit && unit.ends_row && !unit.ends_part) {
       sync();  // nobody needs this row's queries
       load_queries(unit.row + 1);
     }
     weights_.wait_empty(shared_.weights_empty);
-    if (R::first_head(warp(), 0) < heads_) make_weights(halves);
+    if (R::first_head(warp(), 0) < heads_) make_weights(sums);
     ptx::fence_shared_writes();
     hand_over(shared_.weights_full);
   }
@@ -124,26 +125,44 @@ class Scorer {
     }
   }
 
-  /// halves = q · tokens, over each half of the values. Meanwhile tokens of a later tile are found.
-  __device__ void multiply(Sums (&halves)[2]) {
+  /// scores = q · tokens. Meanwhile tokens of a later tile are found.
+  __device__ void multiply(Sums* scores) {
     const auto q = ptx::uniform(ptx::describe_operand(shared_.q));
     const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring_.index]));
-    ptx::begin_products();
+    const auto add_quarter = [&](int quarter, Sums* sums) {
+      constexpr int kQuarterDims = kHeadDim / 4;
 #pragma unroll
-    for (int d = 0; d < kHeadDim; d += 16) {
-      constexpr int kHalfDims = kHeadDim / 2;
-      const uint32_t bytes = d / kBlockDims * sizeof(Block) + d % kBlockDims * sizeof(uint16_t);
-      ptx::multiply_add(halves[d / kHalfDims].at, ptx::advance(q, bytes),
-                        ptx::advance(tokens, bytes), d % kHalfDims > 0);
-    }
-    ptx::commit_products();
+      for (int d = 0; d < kQuarterDims; d += 16) {
+        const int at = quarter * kQuarterDims + d;
+        const uint32_t bytes = at / kBlockDims * sizeof(Block) + at % kBlockDims * sizeof(uint16_t);
+        ptx::multiply_add(sums->at, ptx::advance(q, bytes), ptx::advance(tokens, bytes), d > 0);
+      }
+      ptx::commit_products();
+    };
+    Sums second;
+    ptx::begin_products();
+    add_quarter(0, scores);
+    add_quarter(1, &second);
     finder_.find();
     ptx::wait_products<0>();
-    for (auto& half : halves) ptx::pin(half.at);
+    ptx::pin(scores->at);
+    ptx::pin(second.at);
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) scores->at[i] += second.at[i];
+    Sums third;
+    ptx::pin(second.at);
+    ptx::begin_products();
+    add_quarter(2, &second);
+    add_quarter(3, &third);
+    ptx::wait_products<0>();
+    ptx::pin(second.at);
+    ptx::pin(third.at);
+#pragma unroll
+    for (int i = 0; i < kTokens / 2; ++i) scores->at[i] += second.at[i] + third.at[i];
   }
 
   /// The tile's weights, and what the sums so far are worth after references moved.
-  __device__ void make_weights(const Sums (&halves)[2]) {
+  __device__ void make_weights(const Sums& all) {
     float scores[kHalves][kLaneScores], sums[kHalves], old_weight[kHalves];
     uint32_t weights[kHalves][kLanePairs];
 #pragma unroll
@@ -152,7 +171,7 @@ class Scorer {
 #pragma unroll
       for (int k = 0; k < kLaneScores; ++k) {
         const int at = k / 2 * 4 + 2 * half + k % 2;
-        scores[half][k] = halves[0].at[at] + halves[1].at[at];
+        scores[half][k] = all.at[at];
       }
     }
     // Each lane looks at one of the tile's eights of tokens.

@@ -212,6 +212,7 @@ struct Shared {
   HeadEnd unit_end[kMostHeads];
   Raw raw[kWarps];
   Found found[kFounds];
+  int32_t slots[kTokens];  // of the tile whose tokens will be found next
   /// In their order: those between the first that a weigher may still need and the last whose tokens
   /// have been looked for.
   Unit units[kUnits];
