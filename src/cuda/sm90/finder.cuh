@@ -20,19 +20,22 @@ class Finder {
   /// Finds the first tiles of a part that has some.
   __device__ void begin(const PartRange& range) {
     begin_unit(UnitCursor(call_, range));
-    read_slot();
+    const int thread = ptx::thread_number();
+    read_slot(token_of(thread), thread % 32 >= kWarpTokens);
 #pragma unroll 1
     for (uint32_t i = 0; i < kFoundAhead; ++i) find();
   }
 
   /// Finds the next tile, and begins to read the slots of the one after it.
   __device__ void find() {
+    const int thread = ptx::thread_number(), token = token_of(thread);
+    const bool upper = thread % 32 >= kWarpTokens;
     const int scope = scope_;
     ptx::wait_copies();
     __syncwarp();
-    const int32_t slot = shared_.slots[token()];
+    const int32_t slot = shared_.slots[token];
     __syncwarp();
-    read_slot();
+    read_slot(token, upper);
     const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
     const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
     const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
@@ -49,7 +52,6 @@ class Finder {
     const bool plain = format == STEADY_CACHE_FP8 &&
                        (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
                         reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
-    const bool upper = lane() >= kWarpTokens;
     if (named) {
       const uint8_t* const from = data + (upper ? 3 * kLineBytes : 0);
       ptx::prefetch(from);
@@ -58,9 +60,9 @@ class Finder {
     }
     Found& to = shared_.found[found_.index];
     if (!upper) {
-      to.data[token()] = data;
-      to.scales[token()] = static_cast<int32_t>(scales - data);
-      to.flags[token()] = static_cast<uint8_t>((named ? Found::kNamed : 0) |
+      to.data[token] = data;
+      to.scales[token] = static_cast<int32_t>(scales - data);
+      to.flags[token] = static_cast<uint8_t>((named ? Found::kNamed : 0) |
                                                (named && !plain ? Found::kSlow : 0) |
                                                (scope == 1 ? Found::kSecondScope : 0));
     }
@@ -71,10 +73,10 @@ class Finder {
  private:
   static constexpr int kWarpTokens = kTokens / kWarps;
 
-  __device__ static int warp() { return ptx::thread_number() / 32 % kWarps; }
-  __device__ static int lane() { return ptx::thread_number() % 32; }
-  /// Of a tile.
-  __device__ static int token() { return warp() * kWarpTokens + lane() % kWarpTokens; }
+  /// Of a tile; two threads share one.
+  __device__ static int token_of(int thread) {
+    return thread / 32 % kWarps * kWarpTokens + thread % kWarpTokens;
+  }
 
   /// Goes on to read the slots of the cursor's unit, and tells the others of it.
   __device__ void begin_unit(const UnitCursor& cursor) {
@@ -84,30 +86,31 @@ class Finder {
     tile_begin_ = cursor.begin();
     unit_end_ = valid ? cursor.end() : tile_begin_;
     tiles_end_ = tile_begin_ + (valid ? cursor.tiles() * kTokens : 0);
-    if (lane() != 0) return;
-    shared_.ahead[warp()] = cursor;
-    if (warp() == 0 && valid)
+    const int thread = ptx::thread_number(), warp = thread / 32 % kWarps;
+    if (thread % 32 != 0) return;
+    shared_.ahead[warp] = cursor;
+    if (warp == 0 && valid)
       shared_.units[cursor.number() % kUnits] = cursor.describe(call_, own_part());
   }
 
   /// Begins to read the slot of this lane's token in the next tile, if there is one.
-  __device__ void read_slot() {
+  __device__ void read_slot(int token, bool upper) {
     if (tile_begin_ == tiles_end_) [[unlikely]] {
       __syncwarp();
-      UnitCursor cursor = shared_.ahead[warp()];
+      UnitCursor cursor = shared_.ahead[token / kWarpTokens];
       __syncwarp();
       if (cursor.valid()) cursor.advance(call_);
       begin_unit(cursor);
     }
-    int in_scope = tile_begin_ + token();
+    int in_scope = tile_begin_ + token;
     const bool has_slot = in_scope < unit_end_;
     scope_ = in_scope >= window_;
     if (scope_ == 1) in_scope -= window_;
     const Pool* const pools = call_.layer.scopes;
     const int32_t* const slots = scope_ == 0 ? pools[0].slots : pools[1].slots;
     const int64_t stride = scope_ == 0 ? pools[0].slots_stride : pools[1].slots_stride;
-    if (lane() < kWarpTokens) {
-      ptx::copy_async_4(&shared_.slots[token()],
+    if (!upper) {
+      ptx::copy_async_4(&shared_.slots[token],
                         has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
     }
     if (tile_begin_ != tiles_end_) tile_begin_ += kTokens;

@@ -21,12 +21,12 @@ alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
 class Producer {
  public:
   __device__ Producer(const LayerCall& call, Shared& shared)
-      : call_(call), shared_(shared), raw_(shared.raw[warp()]) {}
+      : call_(call), shared_(shared) {}
 
   /// All tiles of a part that has some.
   __device__ void part() {
     found_.wait_full(shared_.found_full);  // then there is a unit
-    begin_copies(0);
+    begin_copies(place(), 0);
     bool goes_on;
     do {
       const Unit& unit = shared_.units[number_++ % kUnits];
@@ -48,53 +48,60 @@ class Producer {
   static_assert(kTokenLanes * kPieceTokens == 32);
   static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
 
-  __device__ static int warp() { return ptx::thread_number() / 32 % kWarps; }
-  __device__ static int lane() { return ptx::thread_number() % 32; }
-  /// Of a token's lanes.
-  __device__ static int share() { return lane() % kTokenLanes; }
-  /// Of a piece's tokens, the one that this lane shares.
-  __device__ static int token() { return lane() / kTokenLanes; }
-  /// The line of a tile that this lane shares in piece `number`.
-  __device__ static int line(int number) {
-    return (number * kWarps + warp()) * kPieceTokens + token();
+  /// Of this thread; asked for once a piece, for there are no registers to keep it all.
+  struct Place {
+    int warp, lane;
+    int token, share;  // of a piece's tokens and of that one's lanes
+
+    /// The line of a tile that this lane shares in piece `number`.
+    __device__ int line(int number) const {
+      return (number * kWarps + warp) * kPieceTokens + token;
+    }
+  };
+  __device__ static Place place() {
+    const int thread = ptx::thread_number(), lane = thread % 32;
+    return {thread / 32 % kWarps, lane, lane / kTokenLanes, lane % kTokenLanes};
   }
 
   /// Begins to copy piece `number` of the tile that was found.
-  __device__ void begin_copies(int number) {
+  __device__ void begin_copies(const Place& place, int number) {
     const Found& found = shared_.found[found_.index];
-    const uint8_t* data = found.data[line(number)];
-    const uint8_t* scales = data + found.scales[line(number)];
-    flags_ = found.flags[line(number)];
+    const int line = place.line(number);
+    const uint8_t* data = found.data[line];
+    const uint8_t* scales = data + found.scales[line];
+    flags_ = found.flags[line];
     if ((flags_ & (Found::kNamed | Found::kSlow)) != Found::kNamed) {
       data = kNoToken;
       scales = kNoToken + STEADY_FP8_DATA_BYTES;
     }
-    data += share() * sizeof(uint4);
-    if (share() == 0) ptx::copy_async_8(&raw_.scales[token()], scales);
+    data += place.share * sizeof(uint4);
+    Raw& raw = shared_.raw[place.warp];
+    if (place.share == 0) ptx::copy_async_8(&raw.scales[place.token], scales);
 #pragma unroll
     for (int i = 0; i <= kBlocks; ++i)
-      ptx::copy_async_16(&raw_.bytes[i][lane()], data + i * kTokenLanes * sizeof(uint4));
+      ptx::copy_async_16(&raw.bytes[i][place.lane], data + i * kTokenLanes * sizeof(uint4));
   }
 
   /// Brings a piece, and begins to copy the next one into its place.
   __device__ void bring(int number) {
     ptx::wait_copies();
     __syncwarp();
-    const uint2 scales = raw_.scales[token()];
+    const Place place = this->place();
     const uint32_t flags = flags_;
     const Found& found = shared_.found[found_.index];
     const uint32_t all_named = __ballot_sync(~0u, (flags & Found::kNamed) != 0);
-    if (lane() == 0) shared_.named[ring_.index][number * kWarps + warp()] = all_named;
+    if (place.lane == 0) shared_.named[ring_.index][number * kWarps + place.warp] = all_named;
     const bool last = number + 1 == kTilePieces;
     if (last) {
       found_.advance();
       found_.wait_full(shared_.found_full);
     }
     Block* blocks = shared_.tokens[ring_.index];
-    const bool plain = store(line(number), scales, last ? 0 : number + 1, blocks);
+    const int line = place.line(number);
+    const bool plain = store(place, line, last ? 0 : number + 1, blocks);
     const bool slow = (flags & Found::kSlow) != 0;
     if (__any_sync(~0u, slow || !plain)) [[unlikely]]
-      store_slowly(line(number), found, flags, !plain, blocks);
+      store_slowly(place.share, line, found, flags, !plain, blocks);
   }
 
   /// The last block is bf16.
@@ -102,31 +109,34 @@ class Producer {
 
   /// Whether the values could be made in the plain way. Of eight lanes that store together no two
   /// have the same banks.
-  __device__ bool store(int line, const uint2& scales, int next, Block* blocks) {
+  __device__ bool store(const Place& place, int line, int next, Block* blocks) {
+    const Raw& raw = shared_.raw[place.warp];
+    const uint2 scales = raw.scales[place.token];
     uint4 bytes[kBlocks + 1];
 #pragma unroll
-    for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw_.bytes[i][lane()];
+    for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw.bytes[i][place.lane];
+    __syncwarp();  // all have read the scales
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
+    const int chunk = kLaneChunks * place.share;
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
       if (is_bf16(block)) {
-        *blocks[block].at(line, share()) = bytes[block];
-        *blocks[block].at(line, kTokenLanes + share()) = bytes[block + 1];
+        *blocks[block].at(line, place.share) = bytes[block];
+        *blocks[block].at(line, kTokenLanes + place.share) = bytes[block + 1];
       } else {
-        plain(bytes[block], block, blocks[block].at(line, kLaneChunks * share()),
-              blocks[block].at(line, kLaneChunks * share() + 1));
+        plain(bytes[block], block, blocks[block].at(line, chunk), blocks[block].at(line, chunk + 1));
       }
-      if (block == 0) begin_copies(next);  // now all bytes have been read
+      if (block == 0) begin_copies(place, next);  // now all bytes have been read
     }
     return plain.was_plain();
   }
 
   /// Tokens of bf16, tokens at odd addresses, and tokens that are not plain: each lane the chunks
   /// that it has stored before.
-  __device__ void store_slowly(int line, const Found& found, uint32_t flags, bool again,
+  __device__ void store_slowly(int share, int line, const Found& found, uint32_t flags, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
-    again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
+    again = (others >> (line % kPieceTokens * kTokenLanes) & ((1u << kTokenLanes) - 1)) != 0;
     if ((flags & Found::kSlow) == 0 && !again) return;
     const uint8_t* const data = found.data[line];
     const Token place = {
@@ -136,8 +146,8 @@ class Producer {
 #pragma unroll 1
     for (int i = 0; i < kBlocks * kLaneChunks; ++i) {
       const int block = i / kLaneChunks;
-      const int own = is_bf16(block) ? share() + kTokenLanes * (i % kLaneChunks)
-                                     : kLaneChunks * share() + i % kLaneChunks;
+      const int own = is_bf16(block) ? share + kTokenLanes * (i % kLaneChunks)
+                                     : kLaneChunks * share + i % kLaneChunks;
       const int chunk = block * kBlockChunks + own;
       *blocks[block].at(line, own) =
           fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
@@ -168,7 +178,6 @@ class Producer {
 
   const LayerCall& call_;
   Shared& shared_;
-  Raw& raw_;  // this warp's
   Ring<kFounds> found_;
   Ring<kBuffers> ring_;
   uint32_t number_ = 0;  // of the unit

@@ -174,15 +174,16 @@ class Scorer {
         scores[half][k] = all.at[at];
       }
     }
+    const int lane = this->lane(), warp = this->warp();
     // Each lane looks at one of the tile's eights of tokens.
     const uint32_t* const named = shared_.named[ring_.index];
-    const uint32_t some = named[lane() % 8];
+    const uint32_t some = named[lane % 8];
     seen_ = seen_ || __any_sync(~0u, some != 0);
     if (any_scaled_ || __any_sync(~0u, some != ~0u)) [[unlikely]] {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
         scale(scores[half], scaled_[half]);
-        hide_unnamed(named, scores[half]);
+        hide_unnamed(named, lane, scores[half]);
       }
     }
     bool moved = false;
@@ -201,7 +202,7 @@ class Scorer {
       moved = true;
     }
     Weights& to = shared_.weights;
-    const int line = 16 * warp() + lane() % 8, chunk = lane() / 8;
+    const int line = 16 * warp + lane % 8, chunk = lane / 8;
     // Of the two stores a lane gives the same line, four chunks apart.
     auto at = reinterpret_cast<uintptr_t>(to.rounded.at(line, chunk));
 #pragma unroll
@@ -212,12 +213,12 @@ class Scorer {
       ptx::store_matrices(reinterpret_cast<void*>(at ^ 4 * sizeof(Chunk)), pairs[4], pairs[5],
                           pairs[6], pairs[7]);
     }
-    if (lane() == 0) to.moved[warp()] = moved;
+    if (lane == 0) to.moved[warp] = moved;
     if (!moved) [[likely]]
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      if (lane() % 4 == 0) to.old[row(half)] = old_weight[half];
+      if (lane % 4 == 0) to.old[row(half)] = old_weight[half];
     }
   }
 
@@ -232,8 +233,8 @@ class Scorer {
   }
 
   /// What no slot names has no weight.
-  __device__ static void hide_unnamed(const uint32_t* named, float (&scores)[kLaneScores]) {
-    const int first_bit = 8 * (lane() % 4);
+  __device__ static void hide_unnamed(const uint32_t* named, int lane, float (&scores)[kLaneScores]) {
+    const int first_bit = 8 * (lane % 4);
 #pragma unroll
     for (int k = 0; k < kLaneScores; ++k) {
       if ((named[k / 2] >> (first_bit + 4 * (k % 2)) & 1) == 0) scores[k] = -INFINITY;
