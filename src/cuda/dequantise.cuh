@@ -97,7 +97,8 @@ class PlainDequantiser {
   /// Whether all that was made is right. Otherwise it is to be made again, by dequantise().
   __device__ bool was_plain() const {
     constexpr uint32_t kNan = 0x07f0u;
-    return (large(scales_.x) | large(scales_.y)) == 0 && (largest_ & 0xffffu) != kNan && largest_ >> 16 != kNan;
+    return (large(scales_.x) | large(scales_.y)) == 0 && (largest_ & 0xffffu) != kNan &&
+           largest_ >> 16 != kNan;
   }
 
  private:

@@ -66,18 +66,18 @@ Status CudaEngine::create(const Shape& shape, const Options& options,
             join("device ", options.device, " (", describe(card), ") has ",
                  card.sharedMemPerBlockOptin, " bytes of shared memory a block, too few")};
   }
+  sm90::Room room = {};
   cudaError_t loaded = cudaSuccess;
 #if STEADY_WITH_SM90
-  if (has_hopper_kernels(card)) {
-    loaded = sm90::prepare_attend();
-  } else
+  if (has_hopper_kernels(card)) loaded = sm90::prepare_attend(&room);
 #endif
+  // A share of a card may have no room for a cluster.
+  if (loaded == cudaSuccess && room.pairs == 0)
     loaded = prepare_attend(card.sharedMemPerBlockOptin);
   STEADY_RETURN_IF_ERROR(status_of_loading(loaded, options.device, card));
   out->reset(new CudaEngine(
       shape, options,
-      {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin,
-       has_hopper_kernels(card)}));
+      {options.device, card.multiProcessorCount, card.sharedMemPerBlockOptin, room}));
   return {};
 }
 
@@ -127,14 +127,14 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
 
 sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
 #if STEADY_WITH_SM90
-  if (card_.is_hopper) return sm90::choose_spread(shape_, limits_, rows, card_.multiprocessors);
+  if (card_.room.pairs > 0) return sm90::choose_spread(shape_, limits_, rows, card_.room);
 #endif
   return {};
 }
 
 PlanLimits CudaEngine::limits_of(const sm90::Spread& spread) const {
   PlanLimits limits = limits_;
-  if (spread.groups > 0) limits.parts = spread.parts;
+  if (spread.cluster > 0) limits.parts = spread.parts;
   return limits;
 }
 
@@ -142,7 +142,7 @@ cudaError_t CudaEngine::attend(const LayerCall& call, int rows,
                                [[maybe_unused]] const sm90::Spread& spread,
                                cudaStream_t stream) const {
 #if STEADY_WITH_SM90
-  if (spread.groups > 0) return sm90::launch_attend(call, spread, stream);
+  if (spread.cluster > 0) return sm90::launch_attend(call, spread, stream);
 #endif
   return launch_attend(call, choose_attend(shape_, rows, card_.multiprocessors, card_.shared_bytes),
                        stream);

@@ -16,7 +16,7 @@ struct Card {
   int device;
   int multiprocessors;
   size_t shared_bytes;  ///< that a block may have
-  bool is_hopper;       ///< runs the kernels of sm90/
+  sm90::Room room;      ///< of a card that runs the kernels of sm90/; else none
 };
 
 /// How work is cut on this card; a pure function, so that sizes depend on shape and card alone.
@@ -44,7 +44,7 @@ class CudaEngine final : public Engine {
   Status download(void* host, const void* device, size_t bytes, steady_stream) const override;
 
  private:
-  /// Of Hopper's kernels; with the others it has no groups.
+  /// Of Hopper's kernels; with the others its cluster is 0.
   sm90::Spread spread_of(int rows) const;
   /// How plan deals rows, and attend and merge know them.
   PlanLimits limits_of(const sm90::Spread&) const;

@@ -34,12 +34,13 @@ std::string demangled(const std::string& name) {
   return result;
 }
 
-/// "attend_kernel<64>" of all that the linker calls it, or "sm90::attend_kernel<64>".
+/// "attend_kernel<64>" of all that the linker calls it, or "cluster_kernel<64,2>" for heads and
+/// blocks.
 std::string short_name(const std::string& mangled) {
   const std::string name = demangled(mangled);
   std::smatch found;
-  if (std::regex_search(name, found, std::regex(R"(sm90::.*(\w+_kernel<\d+>))")))
-    return "sm90::" + found.str(1);
+  if (std::regex_search(name, found, std::regex(R"((\w+_kernel)<.*Share<(\d+), (\d+)>)")))
+    return found.str(1) + "<" + found.str(2) + "," + found.str(3) + ">";
   return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
                                                                                : name;
 }
@@ -54,8 +55,12 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     bytes["attend_kernel<" + std::to_string(choice.heads) + ">"] = choice.shared_bytes;
   }
 #if STEADY_WITH_SM90
-  for (const char* name : {"sm90::attend_kernel<32>", "sm90::attend_kernel<64>"})
-    bytes[name] = sm90::shared_bytes();
+  for (const int heads : {32, 64})
+    bytes["block_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(1, heads);
+  for (const auto& [heads, cluster] : {std::pair(32, 2), std::pair(64, 2), std::pair(32, 4)}) {
+    bytes["cluster_kernel<" + std::to_string(heads) + "," + std::to_string(cluster) + ">"] =
+        sm90::shared_bytes(cluster, heads);
+  }
 #endif
   return bytes;
 }

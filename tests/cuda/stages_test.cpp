@@ -189,9 +189,12 @@ void add_kernels(const Shape& shape, const LayerCall& call,
   }
 #if STEADY_WITH_SM90
   if (!has_hopper_kernels(card)) return;
-  ASSERT_EQ(sm90::prepare_attend(), cudaSuccess);
-  for (const int groups : {1, 2, 5}) {
-    const sm90::Spread spread = {groups, call.limits.parts};
+  sm90::Room room = {};
+  ASSERT_EQ(sm90::prepare_attend(&room), cudaSuccess);
+  const int parts = call.limits.parts;
+  for (const sm90::Spread spread :
+       {sm90::Spread{1, 1, parts}, sm90::Spread{1, 5, parts}, sm90::Spread{2, 1, parts},
+        sm90::Spread{2, 2, parts}, sm90::Spread{4, 5, parts}}) {
     kernels->push_back([&call, spread] { return sm90::launch_attend(call, spread, nullptr); });
   }
 #endif

@@ -15,7 +15,8 @@ __device__ inline int block_number() {
   return static_cast<int>(number);
 }
 
-/// threadIdx.x, in the same way. What is made from it is not kept from one turn of a loop to the next.
+/// threadIdx.x, in the same way. What is made from it is not kept from one turn of a loop to the
+/// next.
 __device__ inline int thread_number() {
   uint32_t number;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));

@@ -24,14 +24,14 @@ __device__ inline void load_matrices_transposed(uint32_t (&registers)[4], const 
                : "memory");
 }
 
-/// Stores four 8×8 matrices of 16-bit elements: lane l has columns 2 (l % 4) and the next of row l /
-/// 4 of each, and gives the address of row l % 8 of matrix l / 8 (sm_90).
+/// Stores four 8×8 matrices of 16-bit elements: lane l has columns 2 (l % 4) and the next of row l
+/// / 4 of each, and gives the address of row l % 8 of matrix l / 8 (sm_90).
 __device__ inline void store_matrices(void* row, uint32_t m0, uint32_t m1, uint32_t m2,
                                       uint32_t m3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                   shared_address(row)),
-               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
-               : "memory");
+  asm volatile(
+      "stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(row)),
+      "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+      : "memory");
 }
 
 /// sums[16×8] += a[16×16] * b[16×8], bf16 with fp32 sums.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend of Hopper cards: the same plan, layer and tokens in, the same answers and partials out
-// as cuda/attend.hpp, by blocks of specialised warpgroups.
+// as cuda/attend.hpp, by blocks that have whole vectors or by clusters that share their values.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -10,10 +10,16 @@
 
 namespace steady::cuda::sm90 {
 
+/// How many clusters of two and of four blocks the card holds at once.
+struct Room {
+  int pairs, fours;
+};
+
 /// How attend spreads over the card. A row's bits do not depend on it.
 struct Spread {
-  int groups;  ///< of heads, of group_heads() each; 0: none
-  int parts;   ///< that plan is to deal
+  int cluster;  ///< blocks that share each vector's values; 1: a block has whole vectors
+  int groups;   ///< of heads, of group_heads() each
+  int parts;    ///< that plan is to deal
 };
 
 /// Heads of a group, the last one's excepted.
@@ -21,16 +27,16 @@ STEADY_HOST_DEVICE inline int group_heads(int heads, int groups) {
   return ((heads + groups - 1) / groups + 7) / 8 * 8;
 }
 
-/// A pure function of shape, batch and card: few and large groups where there is work for all
-/// multiprocessors; else as finely as the card can hold at once.
-Spread choose_spread(const Shape&, const PlanLimits&, int rows, int multiprocessors);
+/// A pure function of shape, batch and card: large groups of heads in single blocks, unless the
+/// card holds all work at once in pairs of blocks; then as finely as it holds it at once.
+Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
 
 /// What a block takes of a multiprocessor's shared memory.
-size_t shared_bytes();
+size_t shared_bytes(int cluster, int group_heads);
 
-/// Lets the kernels use the current device's shared memory. Once for each device; more often does
-/// no harm.
-cudaError_t prepare_attend();
+/// Lets the kernels use the current device's shared memory and tells its room. Once for each
+/// device; more often does no harm.
+cudaError_t prepare_attend(Room* room);
 
 cudaError_t launch_attend(const LayerCall&, const Spread&, cudaStream_t);
 

@@ -103,14 +103,20 @@ struct Answer {
   std::vector<float> lse;
 };
 
-/// One kernel and how many heads its blocks do together.
+/// One kernel and how many heads its blocks do together; of Hopper's, how many share a row: one has
+/// whole vectors.
 struct Kernel {
-  enum { kPortable, kHopper } of;
+  int cluster;  // kPortable: not Hopper's
   int heads;
+  static constexpr int kPortable = 0;
 };
 
 void PrintTo(const Kernel& kernel, std::ostream* out) {
-  *out << (kernel.of == Kernel::kPortable ? "portable" : "hopper") << " by " << kernel.heads;
+  if (kernel.cluster == Kernel::kPortable) {
+    *out << "portable by " << kernel.heads;
+  } else {
+    *out << "hopper by " << kernel.heads << " in " << kernel.cluster;
+  }
 }
 
 AttendChoice portable_choice(const Shape& shape, int heads) {
@@ -146,9 +152,10 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
                           kSeal, limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
-  if (kernel.of == Kernel::kHopper) {
+  if (kernel.cluster != Kernel::kPortable) {
     const int groups = (heads + kernel.heads - 1) / kernel.heads;
-    EXPECT_EQ(sm90::launch_attend(call, {groups, limits.parts}, nullptr), cudaSuccess);
+    EXPECT_EQ(sm90::launch_attend(call, {kernel.cluster, groups, limits.parts}, nullptr),
+              cudaSuccess);
   } else {
     const AttendChoice choice = portable_choice(inputs.shape(), kernel.heads);
     EXPECT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
@@ -204,7 +211,8 @@ class Emulated : public testing::TestWithParam<Kernel> {};
 
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{Kernel::kPortable, 16}));
 INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
-                         testing::Values(Kernel{Kernel::kHopper, 8}, Kernel{Kernel::kHopper, 64}));
+                         testing::Values(Kernel{1, 8}, Kernel{1, 64}, Kernel{2, 32}, Kernel{2, 64},
+                                         Kernel{4, 8}));
 
 TEST_P(Emulated, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
   const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
@@ -260,33 +268,47 @@ TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
   }
 }
 
-TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
+TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBlocksOfACluster) {
   for (const float softmax_scale : {0.05f, 0.5f}) {  // the second moves some heads' references
     const Inputs inputs(50, 130, 70, STEADY_CACHE_FP8, 0, softmax_scale);
-    const Answer by_64 = run(inputs, kWhole, {Kernel::kHopper, 64});
+    const Answer by_64 = run(inputs, kWhole, {2, 64});
     expect_close(by_64, oracle(inputs));
-    for (const int heads : {32, 16})
-      EXPECT_TRUE(run(inputs, kWhole, {Kernel::kHopper, heads}) == by_64) << heads;
+    for (const Kernel kernel :
+         {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 16}}) {
+      EXPECT_TRUE(run(inputs, kWhole, kernel) == by_64) << testing::PrintToString(kernel);
+    }
   }
 }
 
-TEST(EmulatedHopper, ManyRowsTakeLargeGroupsOfHeadsAndFewRowsSpread) {
+TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
+  const Inputs inputs(40, 130, 110, STEADY_CACHE_FP8, 0, 0.5f);
+  const Answer joined = run(inputs, kJoined, {2, 64});
+  expect_close(joined, oracle(inputs));
+  EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
+  EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
+}
+
+TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   const auto spread = [](int heads, int rows, int compressed = 512) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, 64, compressed};
-    const sm90::Spread is = sm90::choose_spread(shape, {132, 0, 1152, 128}, rows, 132);
-    return std::array{sm90::group_heads(heads, is.groups), is.parts};
+    const PlanLimits limits = {heads <= 64 ? 132 : 66, 0, 1152, 128};
+    const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, 32});
+    return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
   };
-  using Is = std::array<int, 2>;
-  EXPECT_EQ(spread(64, 4096), (Is{64, 132}));
-  EXPECT_EQ(spread(64, 67), (Is{64, 132}));
-  EXPECT_EQ(spread(64, 66), (Is{32, 66}));
-  EXPECT_EQ(spread(64, 16), (Is{8, 16}));
-  EXPECT_EQ(spread(64, 1), (Is{8, 16}));
-  EXPECT_EQ(spread(64, 4, 8192), (Is{32, 66}));  // eight units
-  EXPECT_EQ(spread(128, 4096), (Is{64, 66}));
-  EXPECT_EQ(spread(72, 4096), (Is{40, 66}));  // and 32
-  EXPECT_EQ(spread(1, 1), (Is{8, 132}));
+  using Is = std::array<int, 3>;
+  EXPECT_EQ(spread(64, 4096), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 67), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 66), (Is{2, 64, 66}));
+  EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
+  EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
+  EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
+  EXPECT_EQ(spread(64, 1), (Is{4, 8, 4}));
+  EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
+  EXPECT_EQ(spread(128, 4096), (Is{1, 64, 66}));
+  EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
+  EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32
+  EXPECT_EQ(spread(1, 1), (Is{4, 8, 32}));
 }
 
 TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
@@ -298,7 +320,11 @@ TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
       EXPECT_GE(groups * group, heads) << heads << " by " << largest;
     }
   }
-  EXPECT_LE(sm90::shared_bytes(), size_t{227} << 10);
+  for (const int group : {8, 16, 32, 64}) {
+    EXPECT_LE(sm90::shared_bytes(1, group), size_t{227} << 10);
+    EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
+  }
+  for (const int group : {8, 16, 32}) EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
 }
 
 }  // namespace

@@ -8,26 +8,34 @@ namespace steady::cuda::ptx {
 
 inline void sync(int id, int threads) { emulated::block->barriers[id].arrive_and_wait(threads); }
 
-/// From the lowest bit on: 16 bits of arrivals still missing in this phase, 16 of arrivals of each
-/// phase, phases.
-constexpr uint64_t kCountBits = 16, kPhaseAt = 32;
-constexpr uint64_t kCounts = (1u << kCountBits) - 1;
+/// From the lowest bit on: 12 bits of arrivals still missing in this phase, 12 of arrivals of each
+/// phase, 24 of bytes still missing, phases.
+constexpr uint64_t kCountBits = 12, kBytesAt = 24, kPhaseAt = 48;
+constexpr uint64_t kCounts = (1u << kCountBits) - 1, kBytes = (1u << (kPhaseAt - kBytesAt)) - 1;
 
 inline void init_barrier(uint64_t* barrier, int arrivals) {
   *barrier = static_cast<uint64_t>(arrivals) << kCountBits | static_cast<uint64_t>(arrivals);
 }
 
-inline void arrive(uint64_t* barrier) {
+/// So many arrivals, and so many more bytes to come; fewer, if they are negative.
+inline void change(uint64_t* barrier, int arrivals, int bytes) {
   const std::atomic_ref<uint64_t> state(*barrier);
   uint64_t before = state.load(), after = 0;
   do {
-    const uint64_t each = before >> kCountBits & kCounts, missing = (before & kCounts) - 1;
-    const uint64_t phase = before >> kPhaseAt;
-    after = missing == 0 ? (phase + 1) << kPhaseAt | each << kCountBits | each
-                         : phase << kPhaseAt | each << kCountBits | missing;
+    const uint64_t each = before >> kCountBits & kCounts;
+    uint64_t missing = (before & kCounts) - static_cast<uint64_t>(arrivals);
+    const uint64_t to_come = ((before >> kBytesAt) + static_cast<uint64_t>(bytes)) & kBytes;
+    uint64_t phase = before >> kPhaseAt;
+    if (missing == 0 && to_come == 0) {
+      missing = each;
+      ++phase;
+    }
+    after = phase << kPhaseAt | to_come << kBytesAt | each << kCountBits | missing;
   } while (!state.compare_exchange_weak(before, after));
   state.notify_all();
 }
+
+inline void arrive(uint64_t* barrier) { change(barrier, 1, 0); }
 
 inline void wait(uint64_t* barrier, uint32_t parity) {
   const std::atomic_ref<uint64_t> state(*barrier);

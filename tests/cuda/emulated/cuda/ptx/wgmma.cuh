@@ -64,4 +64,27 @@ void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& 
       });
 }
 
+struct Fragment {
+  uint32_t at[4];
+};
+template <int kColumns, bool kTransposed>
+void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand& b, bool add) {
+  struct Quad {
+    Fragment lanes[4];
+  };
+  const Quad quad = emulated::exchange(a, [](const auto& of_lane) {
+    const int first = emulated::lane() & ~3;
+    return Quad{{of_lane(first), of_lane(first + 1), of_lane(first + 2), of_lane(first + 3)}};
+  });
+  add_products(
+      sums, add,
+      [&](int row, int k) {
+        const uint32_t pair = quad.lanes[k / 2 % 4].at[k / 8 * 2 + row / 8 % 2];
+        return float_from_bf16(static_cast<uint16_t>(pair >> 16 * (k % 2)));
+      },
+      [&](int k, int column) {
+        return kTransposed ? element(b, k, column) : element(b, column, k);
+      });
+}
+
 }  // namespace steady::cuda::ptx

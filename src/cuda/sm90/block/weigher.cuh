@@ -4,10 +4,10 @@
 #pragma once
 
 #include "cuda/ptx/mma.cuh"
-#include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block/shared.cuh"
+#include "cuda/sm90/sums.cuh"
 
-namespace steady::cuda::sm90 {
+namespace steady::cuda::sm90::block {
 
 template <int kHeads>
 class Weigher {
@@ -42,11 +42,6 @@ class Weigher {
   using R = Rows<kHeads>;
   static constexpr int kHalves = R::kHalves;
   static constexpr int kDims = kHeadDim / kWeighers;
-  static constexpr int kSteps = kTokens / 16;  // of a product over all tokens
-  static constexpr int kPairs = kDims / 8;     // of values, in each of a lane's rows
-  /// Of one product; more columns would take more registers than the kernel begins with.
-  static constexpr int kPartDims = 128, kParts = kDims / kPartDims;
-
   __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
@@ -60,54 +55,18 @@ class Weigher {
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      const float factor = shared_.weights.old[row(half)];
-      rescale(half, factor);
-      weight_[2 * half] *= factor;
+      sums_.rescale(half, shared_.weights.old[row(half)]);
     }
   }
 
-  /// sums += weights · values, or without the old sums if !add.
+  /// sums += weights · values, or without the old sums if !add_old.
   __device__ void weigh(bool add_old) {
-    pin();
-    ptx::begin_products();
     const auto rounded = ptx::uniform(ptx::describe_operand(&shared_.weights.rounded));
-    const auto ones = ptx::uniform(ptx::describe_operand(shared_.ones));
-#pragma unroll
-    for (int step = 0; step < kSteps; ++step) {
-      const auto a = ptx::advance(rounded, 16 * step * sizeof(uint16_t));
-      const bool add = add_old || step > 0;
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        const auto values = ptx::uniform(ptx::describe_operand(
-            &shared_.tokens[ring_.index][(first_dim_ + part * kPartDims) / kBlockDims],
-            sizeof(Block)));
-        ptx::multiply_add<kPartDims, true>(
-            sums_[part].at, a, ptx::advance(values, 16 * step * sizeof(Block::lines[0])), add);
-      }
-      ptx::multiply_add<8, false>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)),
-                                  add);
-    }
-    ptx::commit_products();
-    ptx::wait_products<0>();
-    pin();
-  }
-
-  __device__ void pin() {
-    for (auto& part : sums_) ptx::pin(part.at);
-    ptx::pin(weight_);
-  }
-
-  /// Pair `j`, of values 8 j + 2 (lane % 4) and the next.
-  __device__ float* pair(int half, int j) {
-    return &sums_[8 * j / kPartDims].at[4 * (j % (kPartDims / 8)) + 2 * half];
-  }
-
-  __device__ void rescale(int half, float factor) {
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      pair(half, j)[0] *= factor;
-      pair(half, j)[1] *= factor;
-    }
+    const auto of_step = [&](int step) {
+      return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
+    };
+    sums_.weigh(of_step, &shared_.tokens[ring_.index][first_dim_ / kBlockDims], shared_.ones[0],
+                add_old);
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
@@ -127,38 +86,18 @@ class Weigher {
                  2 * (lane() % 4);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
     // exact sum leaves only what rounding changed between the tokens.
-    const float scale = end.sum == 0.0f ? 1.0f : end.sum / weight_[2 * half];
+    const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(half);
     if (place.joins) [[unlikely]] {
-      rescale(half, scale);
-      if (there) join(half, out, end);
-      rescale(half, end.finish);
+      sums_.rescale(half, scale);
+      if (there) sums_.join(half, out, {{}, end.left_weight, end.right_weight});
+      sums_.rescale(half, end.finish);
     } else {
-      rescale(half, scale * end.finish);
+      sums_.rescale(half, scale * end.finish);
     }
     if (place.finishes) [[likely]] {
       write_answer(half, unit.row, there);
     } else if (there) {
-      store(half, out);
-    }
-  }
-
-  /// Adds the row so far.
-  __device__ void join(int half, const float* left, const HeadEnd& end) {
-    const Merged merged = {{}, end.left_weight, end.right_weight};
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const float2 before = *reinterpret_cast<const float2*>(left + 8 * j);
-      float* sum = pair(half, j);
-      sum[0] = merge_out(before.x, sum[0], merged);
-      sum[1] = merge_out(before.y, sum[1], merged);
-    }
-  }
-
-  __device__ void store(int half, float* out) {
-#pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const float* sum = pair(half, j);
-      *reinterpret_cast<float2*>(out + 8 * j) = {sum[0], sum[1]};
+      sums_.store(half, out);
     }
   }
 
@@ -174,9 +113,9 @@ class Weigher {
         first_dim_ + kChunkDims * (lane() % 4);
     const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0;
 #pragma unroll
-    for (int j = 0; j < kPairs; j += 4, out += 4 * kChunkDims) {
+    for (int j = 0; j < kDims / 8; j += 4, out += 4 * kChunkDims) {
       const auto values = [&](int i) {
-        const float* sum = pair(half, j + i);
+        const float* sum = sums_.pair(half, j + i);
         return bf16x2(sum[0], sum[1]);
       };
       __syncwarp();  // what was there has been read
@@ -192,20 +131,13 @@ class Weigher {
     }
   }
 
-  /// Of products: heads by values.
-  struct Sums {
-    float at[kPartDims / 2];
-  };
-
   const LayerCall& call_;
   Shared& shared_;
   const int first_dim_;
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
   Ring<1> weights_, unit_ends_;
-  // Of the unit so far: heads by values, and each head's weight, rounded as in the products.
-  Sums sums_[kParts];
-  float weight_[4];
+  UnitSums<kDims> sums_;
 };
 
-}  // namespace steady::cuda::sm90
+}  // namespace steady::cuda::sm90::block

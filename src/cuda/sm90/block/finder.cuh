@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slots in, places of tokens out to the producers, tiles ahead of the one that is scored; their bytes
-// are called into the L2 cache. The scorer does it while its products are under way.
+// Slots in, places of tokens out to the producers, tiles ahead of the one that is scored. The
+// scorer does it while its products are under way.
 #pragma once
 
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block/shared.cuh"
 
-namespace steady::cuda::sm90 {
+namespace steady::cuda::sm90::block {
 
 /// What stands where there is no slot: an address instead of a condition, which costs less.
 __device__ const int32_t kNoSlot = kHole;
-inline constexpr int kLineBytes = 128;  // of the L2 cache
 
 /// Each warp finds sixteen tokens of a tile; two lanes share one.
 class Finder {
@@ -39,32 +38,25 @@ class Finder {
     const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
     const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
     const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
-    const int32_t page = scope == 0 ? page_tokens_.of_scope[0].divide(slot)
-                                    : page_tokens_.of_scope[1].divide(slot);
+    const int32_t page =
+        scope == 0 ? page_tokens_.of_scope[0].divide(slot) : page_tokens_.of_scope[1].divide(slot);
     const int32_t in_page = slot - page * page_tokens;
     const auto format = either(first.shape.format, second.shape.format);
-    const uint8_t* const begin =
-        either(first.pages, second.pages) +
-        page * either(first.page_stride_bytes, second.page_stride_bytes);
+    const uint8_t* const begin = either(first.pages, second.pages) +
+                                 page * either(first.page_stride_bytes, second.page_stride_bytes);
     const uint8_t* const data = begin + steady_data_offset(format, in_page);
     const uint8_t* const scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
     const bool named = slot >= 0 && page < either(first.page_count, second.page_count);
-    const bool plain = format == STEADY_CACHE_FP8 &&
-                       (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
-                        reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
-    if (named) {
-      const uint8_t* const from = data + (upper ? 3 * kLineBytes : 0);
-      ptx::prefetch(from);
-      ptx::prefetch(from + kLineBytes);
-      ptx::prefetch(upper ? scales : from + 2 * kLineBytes);
-    }
+    const bool plain =
+        format == STEADY_CACHE_FP8 && (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
+                                       reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
     Found& to = shared_.found[found_.index];
     if (!upper) {
       to.data[token] = data;
       to.scales[token] = static_cast<int32_t>(scales - data);
-      to.flags[token] = static_cast<uint8_t>((named ? Found::kNamed : 0) |
-                                               (named && !plain ? Found::kSlow : 0) |
-                                               (scope == 1 ? Found::kSecondScope : 0));
+      to.flags[token] =
+          static_cast<uint8_t>((named ? Found::kNamed : 0) | (named && !plain ? Found::kSlow : 0) |
+                               (scope == 1 ? Found::kSecondScope : 0));
     }
     hand_over(&shared_.found_full[found_.index]);
     found_.advance();
@@ -126,4 +118,4 @@ class Finder {
   int scope_;  // of this lane's token of the last tile whose slots were read
 };
 
-}  // namespace steady::cuda::sm90
+}  // namespace steady::cuda::sm90::block

@@ -1,96 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens and of weights, and the barriers that
-// hand them over.
+// What the roles of a block share: queries, buffers of tokens, weights, and the barriers that hand
+// them over.
 #pragma once
 
-#include <cuda_bf16.h>
-
-#include <cstdint>
-
 #include "core/dealing.hpp"
-#include "core/work.hpp"
-#include "cuda/divisor.hpp"
-#include "cuda/ptx/grid.cuh"
-#include "cuda/row_state.cuh"
-#include "cuda/sm90/attend.hpp"
+#include "cuda/sm90/common.cuh"
 
-namespace steady::cuda::sm90 {
+namespace steady::cuda::sm90::block {
 
-inline constexpr int kTokens = 64;  // of a tile: the columns of scores
-/// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
-inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
-inline constexpr int kGroupThreads = 128;          // a warpgroup
-inline constexpr int kWarps = kGroupThreads / 32;  // of a warpgroup
 /// Warpgroups: one scores, two weigh half of the values each, one brings tokens.
 inline constexpr int kWeighers = 2;
-inline constexpr int kThreads = (2 + kWeighers) * kGroupThreads;
-inline constexpr int kMostHeads = 64;  // of a block: the rows of products
-
-/// 16 bytes of bf16.
-using Chunk = uint4;
-inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
-
-/// 64 lines of eight chunks, swizzled as products want them.
-struct alignas(1024) Block {
-  Chunk lines[64][kBlockChunks];
-
-  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
-};
-
-/// Of slots into pages.
-struct Divisors {
-  Divisor of_scope[kScopes];
-};
-
-/// Of its warp's sixteen rows of a product a lane has one in each half. Up to 32 heads fill one
-/// half, so that all warps have some.
-template <int kHeads>
-struct Rows {
-  static_assert(kHeads == 32 || kHeads == kMostHeads);
-  static constexpr int kHalves = kHeads / 32;
-
-  /// The first head in half `half` of warp `warp`'s rows, and the row of a head.
-  __device__ static int first_head(int warp, int half) {
-    return kHalves == 1 ? 8 * warp : 16 * warp + 8 * half;
-  }
-  __device__ static int row_of(int head) {
-    return kHalves == 1 ? 16 * (head / 8) + head % 8 : head;
-  }
-};
-
-/// Goes around buffers that barriers guard.
-template <uint32_t kCount>
-struct Ring {
-  uint32_t index = 0, parity = 0;
-  __device__ void advance() {
-    if (++index < kCount) return;
-    index = 0;
-    parity ^= 1;
-  }
-  /// Waits until the buffer has been filled in this round.
-  __device__ void wait_full(uint64_t (&full)[kCount]) const { ptx::wait(&full[index], parity); }
-  /// Waits until what the round before put there is no longer needed.
-  __device__ void wait_empty(uint64_t (&empty)[kCount]) const {
-    ptx::wait(&empty[index], parity ^ 1);
-  }
-};
-
-/// All of this warp is done with what the barrier guards.
-__device__ inline void hand_over(uint64_t* barrier) {
-  __syncwarp();
-  if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
-}
-
+static_assert(kThreads == (2 + kWeighers) * kGroupThreads);
 inline constexpr uint32_t kBuffers = 2;  // of tokens
 inline constexpr uint32_t kUnits = 16;
-
-/// Where what a unit comes to belongs.
-struct UnitPlace {
-  bool split;     // among the slots, because several parts have units of the row
-  bool joins;     // otherwise: is added to the units before it
-  bool finishes;  // and completes the row's answer
-  int partial;    // that keeps what is left: a slot, or the part's own
-};
 
 /// What scorer and weighers have to know of a unit.
 struct Unit {
@@ -159,8 +81,8 @@ class UnitCursor {
   Units units_;
 };
 
-/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks of
-/// eight heads. Of eight lanes that load or store together no two have the same banks.
+/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks
+/// of eight heads. Of eight lanes that load or store together no two have the same banks.
 struct Answers {
   Chunk lines[8][4];
 
@@ -170,7 +92,7 @@ struct Answers {
 /// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
 struct Weights {
   union {
-    Block rounded;  // heads, as rows of products, by tokens
+    Block rounded;                        // heads, as rows of products, by tokens
     Answers answers[kWeighers * kWarps];  // of each weigher warp, after a row's last tile
   };
   float old[kMostHeads];   // what the sums so far are worth after references moved
@@ -183,8 +105,8 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-/// What a producer warp has before it is turned into bf16: of a piece of eight tokens, as lanes have
-/// it; each lane reads and overwrites its own.
+/// What a producer warp has before it is turned into bf16: of a piece of eight tokens, as lanes
+/// have it; each lane reads and overwrites its own.
 struct Raw {
   static constexpr int kTokens = 8;
   uint4 bytes[kBlocks + 1][32];
@@ -193,8 +115,8 @@ struct Raw {
 
 /// Where the tokens of a tile lie. After a part's last tile there are some that name nothing.
 struct Found {
-  static constexpr uint8_t kNamed = 1;         // a slot names the token
-  static constexpr uint8_t kSlow = 2;          // it is not to be copied and stored as most are
+  static constexpr uint8_t kNamed = 1;  // a slot names the token
+  static constexpr uint8_t kSlow = 2;   // it is not to be copied and stored as most are
   static constexpr uint8_t kSecondScope = 4;
   const uint8_t* data[kTokens];
   int32_t scales[kTokens];  // from there on
@@ -213,10 +135,10 @@ struct Shared {
   Raw raw[kWarps];
   Found found[kFounds];
   int32_t slots[kTokens];  // of the tile whose tokens will be found next
-  /// In their order: those between the first that a weigher may still need and the last whose tokens
-  /// have been looked for.
+  /// In their order: those between the first that a weigher may still need and the last whose
+  /// tokens have been looked for.
   Unit units[kUnits];
-  UnitCursor ahead[kWarps];  // of each scorer warp
+  UnitCursor ahead[kWarps];             // of each scorer warp
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
   /// Whether a slot names a token: four bits for each.
   uint32_t named[kBuffers][kTokens / 8];
@@ -236,18 +158,4 @@ struct NamedBarriers {
 /// The part of this block.
 __device__ inline int own_part() { return ptx::block_number(); }
 
-/// The heads of this block.
-__device__ inline int first_head(const LayerCall& call) {
-  return static_cast<int>(blockIdx.y) * group_heads(call.heads, static_cast<int>(gridDim.y));
-}
-__device__ inline int heads_here(const LayerCall& call) {
-  return min(group_heads(call.heads, static_cast<int>(gridDim.y)), call.heads - first_head(call));
-}
-
-/// Two sums, rounded; the first one in the lower half.
-__device__ inline uint32_t bf16x2(float first, float second) {
-  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
-  return *reinterpret_cast<const uint32_t*>(&pair);
-}
-
-}  // namespace steady::cuda::sm90
+}  // namespace steady::cuda::sm90::block

@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, the weights of their tokens and what each unit comes to out to the weighers,
-// lse out: the work of one warpgroup. Heads are the rows of products, so that a head's scores lie in
-// the four lanes of a quad.
-//
-// Weights are relative to a reference that moves only where they become large: most tiles need no
-// maximum and leave the weighers' sums as they are.
+// lse out: the work of one warpgroup. Heads are the rows of products, so that a head's scores lie
+// in the four lanes of a quad.
 #pragma once
 
-#include "cuda/ptx/mma.cuh"
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/finder.cuh"
+#include "cuda/sm90/block/finder.cuh"
+#include "cuda/sm90/weights.cuh"
 
-namespace steady::cuda::sm90 {
+namespace steady::cuda::sm90::block {
 
 template <int kHeads>
 class Scorer {
@@ -20,7 +17,8 @@ class Scorer {
       : call_(call),
         shared_(shared),
         heads_(heads_here(call)),
-        finder_(call, page_tokens, shared) {}
+        finder_(call, page_tokens, shared),
+        weights_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
@@ -31,12 +29,12 @@ class Scorer {
       ring_.wait_full(shared_.tokens_full);  // then there is a unit
       const Unit& unit = shared_.units[number_++ % kUnits];
       if (unit.begins_row) wait_for_queries();
-      begin_unit();
+      weights_.begin_unit();
       for (int left = unit.tiles; left > 0; --left) {
         ring_.wait_full(shared_.tokens_full);
         score_tile(unit, left == 1);
         ring_.advance();
-        weights_.advance();
+        weights_buffer_.advance();
       }
       end_unit(unit);
       goes_on = !unit.ends_part;
@@ -46,17 +44,6 @@ class Scorer {
  private:
   using R = Rows<kHeads>;
   static constexpr int kHalves = R::kHalves;
-  /// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
-  static constexpr int kLaneScores = kTokens / 4, kLanePairs = kLaneScores / 2;
-
-  /// A thread's weights of a tile may add up to this; beyond, the reference moves.
-  static constexpr float kLarge = 256.0f;
-  /// Below any logarithm to base 2 of a score.
-  static constexpr float kLowest = -3e38f;
-  /// From here on a float's steps are too wide to leave rounding to the exponent.
-  static constexpr float kFar = 16777216.0f;
-  static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
-
   /// Of products. They cut off what is small beside the sum so far: quarters of a vector are summed
   /// apart.
   struct Sums {
@@ -78,7 +65,7 @@ class Scorer {
       sync();  // nobody needs this row's queries
       load_queries(unit.row + 1);
     }
-    weights_.wait_empty(shared_.weights_empty);
+    weights_buffer_.wait_empty(shared_.weights_empty);
     if (R::first_head(warp(), 0) < heads_) make_weights(sums);
     ptx::fence_shared_writes();
     hand_over(shared_.weights_full);
@@ -110,19 +97,6 @@ class Scorer {
     ptx::wait_copies();
     ptx::fence_shared_writes();
     sync();  // all have theirs there
-  }
-
-  __device__ void begin_unit() {
-    // A product with a scale that is not a positive number does not keep the order of scores.
-    const float to_base_2 = call_.softmax_scale * kLog2e;
-    any_scaled_ = !(to_base_2 > 0.0f && to_base_2 < INFINITY);
-    seen_ = false;
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-      scaled_[half] = any_scaled_;
-      reference_[half] = kLowest;
-      sum_[half] = 0.0f;
-    }
   }
 
   /// scores = q · tokens. Meanwhile tokens of a later tile are found.
@@ -178,11 +152,11 @@ class Scorer {
     // Each lane looks at one of the tile's eights of tokens.
     const uint32_t* const named = shared_.named[ring_.index];
     const uint32_t some = named[lane % 8];
-    seen_ = seen_ || __any_sync(~0u, some != 0);
-    if (any_scaled_ || __any_sync(~0u, some != ~0u)) [[unlikely]] {
+    weights_.see(__any_sync(~0u, some != 0));
+    if (weights_.any_scaled() || __any_sync(~0u, some != ~0u)) [[unlikely]] {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
-        scale(scores[half], scaled_[half]);
+        weights_.scale(half, scores[half]);
         hide_unnamed(named, lane, scores[half]);
       }
     }
@@ -191,14 +165,14 @@ class Scorer {
       bool large = false;
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
-        sums[half] = make_weights(half, scores[half], weights[half]);
-        large = large || sums[half] > kLarge;
+        sums[half] = weights_.weigh(half, scores[half], weights[half]);
+        large = large || weights_.are_large(sums[half]);
       }
       if (!__any_sync(~0u, large)) [[likely]]
         break;
 #pragma unroll
       for (int half = 0; half < kHalves; ++half)
-        move_reference(half, scores[half], sums[half], &old_weight[half]);
+        weights_.move_reference(half, scores[half], sums[half], &old_weight[half]);
       moved = true;
     }
     Weights& to = shared_.weights;
@@ -207,7 +181,7 @@ class Scorer {
     auto at = reinterpret_cast<uintptr_t>(to.rounded.at(line, chunk));
 #pragma unroll
     for (int half = 0; half < kHalves; ++half, at += 8 * sizeof(Block::lines[0])) {
-      sum_[half] += sums[half];
+      weights_.add(half, sums[half]);
       const auto& pairs = weights[half];
       ptx::store_matrices(reinterpret_cast<void*>(at), pairs[0], pairs[1], pairs[2], pairs[3]);
       ptx::store_matrices(reinterpret_cast<void*>(at ^ 4 * sizeof(Chunk)), pairs[4], pairs[5],
@@ -222,71 +196,14 @@ class Scorer {
     }
   }
 
-  /// Makes scores logarithms to base 2, in lanes that say so.
-  __device__ void scale(float (&scores)[kLaneScores], bool wanted) const {
-    if (!wanted) return;
-    const float to_base_2 = call_.softmax_scale * kLog2e;
-    const bool at_once = fabsf(to_base_2) < INFINITY;
-#pragma unroll
-    for (float& score : scores)
-      score = at_once ? score * to_base_2 : score * call_.softmax_scale * kLog2e;
-  }
-
   /// What no slot names has no weight.
-  __device__ static void hide_unnamed(const uint32_t* named, int lane, float (&scores)[kLaneScores]) {
+  __device__ static void hide_unnamed(const uint32_t* named, int lane,
+                                      float (&scores)[kLaneScores]) {
     const int first_bit = 8 * (lane % 4);
 #pragma unroll
     for (int k = 0; k < kLaneScores; ++k) {
       if ((named[k / 2] >> (first_bit + 4 * (k % 2)) & 1) == 0) scores[k] = -INFINITY;
     }
-  }
-
-  /// One head's weights; returns what they add up to as they are.
-  __device__ float make_weights(int half, const float (&scores)[kLaneScores],
-                                uint32_t (&weights)[kLanePairs]) const {
-    const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
-    const auto weight = [&](int k) {
-      return ptx::exp2_approximate(__fmaf_rn(scores[k], factor, -reference_[half]));
-    };
-    float sum = 0.0f;
-#pragma unroll
-    for (int pair = 0; pair < kLanePairs; ++pair) {
-      const float a = weight(2 * pair), b = weight(2 * pair + 1);
-      weights[pair] = bf16x2(a, b);
-      sum += a + b;
-    }
-    return sum;
-  }
-
-  /// The reference of a head whose weights are large becomes the tile's largest score, and its
-  /// alone: its bits must not depend on the heads beside it.
-  __device__ void move_reference(int half, float (&scores)[kLaneScores], float sum,
-                                 float* old_weight) {
-    float most = -INFINITY;
-#pragma unroll
-    for (const float score : scores) most = fmaxf(most, score);
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-    if (!scaled_[half]) most *= call_.softmax_scale * kLog2e;
-    const uint32_t large = __ballot_sync(~0u, sum > kLarge);
-    const bool moves = (large >> (lane() & ~3) & 0xf) != 0;
-    const bool scales = moves && !scaled_[half] && !(fabsf(most) < kFar);
-    if (moves) {
-      if (reference_[half] != kLowest) {
-        const float factor = ptx::exp2_approximate(reference_[half] - most);
-        *old_weight *= factor;
-        sum_[half] *= factor;
-      }
-      reference_[half] = most;
-    }
-    scale(scores, scales);
-    scaled_[half] = scaled_[half] || scales;
-    any_scaled_ = any_scaled_ || __any_sync(~0u, scales);
-  }
-
-  __device__ static float of_quad(float sum) {
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    return sum + __shfl_xor_sync(~0u, sum, 2);
   }
 
   /// Tells the weighers what becomes of the unit's sums, and the caller the lse of a row that is
@@ -300,11 +217,9 @@ class Scorer {
   __device__ void end_unit(int half, const Unit& unit) {
     const UnitPlace& place = unit.place;
     const int head_of_all = first_head(call_) + head(half);
-    float sum = of_quad(sum_[half]);
+    const float sum = weights_.unit_sum(half);
     if (lane() % 4 != 0 || head(half) >= heads_) return;
-    // Of tokens whose scores are all beyond what a float can tell, nothing is known.
-    if (sum == 0.0f && seen_) sum = NAN;
-    SoftmaxState state = sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference_[half] * kLn2, sum};
+    SoftmaxState state = weights_.state(half, sum);
     SoftmaxState& row_so_far = shared_.row_so_far[head(half)];
     HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
     if (place.joins) [[unlikely]] {
@@ -330,12 +245,8 @@ class Scorer {
   Finder finder_;
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
-  Ring<1> weights_;
-  // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
-  // and whether scores are scaled before they meet the reference; whether any token was named.
-  float reference_[kHalves], sum_[kHalves];
-  bool scaled_[kHalves], any_scaled_;  // any of the warp's
-  bool seen_;
+  Ring<1> weights_buffer_;
+  HeadWeights<kHalves> weights_;  // of the unit
 };
 
-}  // namespace steady::cuda::sm90
+}  // namespace steady::cuda::sm90::block

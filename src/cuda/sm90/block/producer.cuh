@@ -2,26 +2,18 @@
 // Slots in, tiles of de-quantised tokens in shared memory out: the work of one warpgroup.
 #pragma once
 
-#include "cuda/dequantise.cuh"
-#include "cuda/ptx/barrier.cuh"
-#include "cuda/sm90/shared.cuh"
+#include "cuda/sm90/block/shared.cuh"
+#include "cuda/sm90/tokens.cuh"
 
-namespace steady::cuda::sm90 {
+namespace steady::cuda::sm90::block {
 
-static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
-              "a block of values has one scale, and the last one is bf16");
-
-/// What is copied where no slot names a token: zeros, which any scale leaves zeros.
-alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
-
-/// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has sixteen
-/// values of every block. While a piece is turned into bf16, the bytes of the next one are copied to
-/// shared memory. Nothing is loaded from global memory into registers: such loads would share
-/// scoreboards with others that take less time.
+/// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has
+/// sixteen values of every block. While a piece is turned into bf16, the bytes of the next one are
+/// copied to shared memory. Nothing is loaded from global memory into registers: such loads would
+/// share scoreboards with others that take less time.
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, Shared& shared)
-      : call_(call), shared_(shared) {}
+  __device__ Producer(const LayerCall& call, Shared& shared) : call_(call), shared_(shared) {}
 
   /// All tiles of a part that has some.
   __device__ void part() {
@@ -115,7 +107,7 @@ class Producer {
     uint4 bytes[kBlocks + 1];
 #pragma unroll
     for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw.bytes[i][place.lane];
-    __syncwarp();  // all have read the scales
+    __syncwarp();                                             // all have read the scales
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
     const int chunk = kLaneChunks * place.share;
 #pragma unroll
@@ -124,7 +116,8 @@ class Producer {
         *blocks[block].at(line, place.share) = bytes[block];
         *blocks[block].at(line, kTokenLanes + place.share) = bytes[block + 1];
       } else {
-        plain(bytes[block], block, blocks[block].at(line, chunk), blocks[block].at(line, chunk + 1));
+        plain(bytes[block], block, blocks[block].at(line, chunk),
+              blocks[block].at(line, chunk + 1));
       }
       if (block == 0) begin_copies(place, next);  // now all bytes have been read
     }
@@ -139,41 +132,16 @@ class Producer {
     again = (others >> (line % kPieceTokens * kTokenLanes) & ((1u << kTokenLanes) - 1)) != 0;
     if ((flags & Found::kSlow) == 0 && !again) return;
     const uint8_t* const data = found.data[line];
-    const Token place = {
-        call_.layer.scopes[(flags & Found::kSecondScope) != 0].shape.format, data,
-        data + found.scales[line]};
-    const bool fp8 = place.format == STEADY_CACHE_FP8;
+    const Token place = {call_.layer.scopes[(flags & Found::kSecondScope) != 0].shape.format, data,
+                         data + found.scales[line]};
 #pragma unroll 1
     for (int i = 0; i < kBlocks * kLaneChunks; ++i) {
       const int block = i / kLaneChunks;
       const int own = is_bf16(block) ? share + kTokenLanes * (i % kLaneChunks)
                                      : kLaneChunks * share + i % kLaneChunks;
       const int chunk = block * kBlockChunks + own;
-      *blocks[block].at(line, own) =
-          fp8 ? read_fp8_chunk(place, chunk) : read_bytes(place.data + chunk * sizeof(Chunk));
+      *blocks[block].at(line, own) = read_token(place, chunk);
     }
-  }
-
-  __device__ static Chunk read_fp8_chunk(const Token& place, int chunk) {
-    constexpr int kNopeHalves = STEADY_NOPE_DIM / kChunkDims;
-    if (chunk >= kNopeHalves) {
-      return read_bytes(place.data + STEADY_NOPE_DIM + (chunk - kNopeHalves) * sizeof(Chunk));
-    }
-    const uint8_t* bytes = place.data + chunk * kChunkDims;
-    const uint32_t words[] = {read_word(bytes), read_word(bytes + 4)};
-    uint32_t values[4];
-    dequantise(words, place.scales[chunk * kChunkDims / STEADY_FP8_SCALE_GROUP], values);
-    return {values[0], values[1], values[2], values[3]};
-  }
-
-  __device__ static uint32_t read_word(const uint8_t* bytes) {
-    return bytes[0] | bytes[1] << 8 | bytes[2] << 16 | static_cast<uint32_t>(bytes[3]) << 24;
-  }
-
-  __device__ static Chunk read_bytes(const uint8_t* bytes) {
-    if (reinterpret_cast<uintptr_t>(bytes) % sizeof(Chunk) == 0)
-      return *reinterpret_cast<const Chunk*>(bytes);
-    return {read_word(bytes), read_word(bytes + 4), read_word(bytes + 8), read_word(bytes + 12)};
   }
 
   const LayerCall& call_;
@@ -184,4 +152,4 @@ class Producer {
   uint32_t flags_;       // of the piece that is being copied
 };
 
-}  // namespace steady::cuda::sm90
+}  // namespace steady::cuda::sm90::block

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row's whole vectors in one block: one warpgroup brings tokens, one scores them, and two weigh
+// half of the values each. For many rows: nothing is exchanged between blocks.
+#pragma once
+
+#include "cuda/sm90/block/producer.cuh"
+#include "cuda/sm90/block/scorer.cuh"
+#include "cuda/sm90/block/weigher.cuh"
+
+namespace steady::cuda::sm90::block {
+
+inline constexpr int kScorerRegisters = 120, kWeigherRegisters = 160, kProducerRegisters = 72;
+static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
+              kThreads / kGroupThreads * kRegistersAtFirst);
+
+__device__ inline void prepare(Shared& shared) {
+  if (threadIdx.x == 0) {
+    for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
+      ptx::init_barrier(&shared.tokens_full[buffer], kWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], kWeighers * kWarps);
+    }
+    for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kWarps);
+    ptx::init_barrier(shared.weights_full, kWarps);
+    ptx::init_barrier(shared.weights_empty, kWeighers * kWarps);
+    ptx::init_barrier(shared.unit_end_full, kWarps);
+    ptx::fence_barriers();
+  }
+  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
+    const uint32_t ones = bf16x2(1.0f, 1.0f);
+    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
+    ptx::fence_shared_writes();
+  }
+  __syncthreads();
+}
+
+template <int kHeads>
+__global__ void __launch_bounds__(kThreads, 1)
+    block_kernel(const __grid_constant__ LayerCall call,
+                 const __grid_constant__ Divisors page_tokens) {
+  auto& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
+  prepare(shared);
+  ptx::let_next_grid_begin();
+  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
+  // Asked for before the plan is known to be there: it may be garbage, but it is there to be read.
+  uint4 own;
+  ptx::load(&own, &call.tables.plan.parts[own_part()]);
+  if (!planned(call)) {
+    if (blockIdx.y == 0) poison(call);
+    return;
+  }
+  const PartRange range = {{static_cast<int>(own.x), static_cast<int>(own.y)},
+                           {static_cast<int>(own.z), static_cast<int>(own.w)}};
+  if (!before(range.begin, range.end)) return;
+  // The same for all lanes, so that the compiler sees that a warp has one role.
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  if (group == 0) {
+    ptx::change_registers<kRegistersAtFirst, kScorerRegisters>();
+    Scorer<kHeads>(call, page_tokens, shared).part(range);
+  } else if (group == 1) {
+    ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
+    Producer(call, shared).part();
+  } else {
+    ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
+    Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part();
+  }
+}
+
+}  // namespace steady::cuda::sm90::block

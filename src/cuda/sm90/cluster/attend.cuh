@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row in a cluster of blocks that share its vectors' values: in each of them one warpgroup
+// scores, one weighs and two bring tokens. For few rows: each takes less time.
+#pragma once
+
+#include "cuda/sm90/cluster/producer.cuh"
+#include "cuda/sm90/cluster/scorer.cuh"
+#include "cuda/sm90/cluster/weigher.cuh"
+
+namespace steady::cuda::sm90::cluster {
+
+template <class S>
+struct Registers {
+  static constexpr bool kPair = S::kCluster == 2;
+  static constexpr int kScorer = kPair && S::kHeads == 32 ? 104 : 112;
+  static constexpr int kWeigher = !kPair ? 144 : S::kHeads == 32 ? 216 : 208;
+  static constexpr int kProducer = kPair ? 96 : 120;
+  static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
+};
+
+template <class S>
+__device__ void prepare(Shared<S>& shared) {
+  if (threadIdx.x == 0) {
+    for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
+      ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
+    }
+    for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
+      for (int warp = 0; warp < kWarps; ++warp) {
+        ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster);
+      }
+    }
+    ptx::fence_barriers();
+  }
+  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
+    const uint32_t ones = bf16x2(1.0f, 1.0f);
+    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
+    ptx::fence_shared_writes();
+  }
+  __syncthreads();
+  ptx::sync_cluster();
+}
+
+template <class S>
+__global__ void __launch_bounds__(kThreads, 1)
+    cluster_kernel(const __grid_constant__ LayerCall call,
+                   const __grid_constant__ Divisors page_tokens) {
+  auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
+  prepare(shared);
+  ptx::let_next_grid_begin();
+  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
+  const int rank = ptx::cluster_rank();
+  // It may be garbage until the plan is known to be there, but it is there to be read.
+  const PartRange range = call.tables.plan.parts[own_part<S>()];
+  if (!planned(call)) {
+    if (blockIdx.y == 0) poison(call);
+    return;
+  }
+  if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
+  // The same for all lanes, so that the compiler sees that a warp has one role.
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  if (group == 0) {
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
+    Scorer<S>(call, range, rank, shared).part();
+  } else if (group == 1) {
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
+    Weigher<S>(call, range, shared).part();
+  } else {
+    ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
+    Producer<S>(call, page_tokens, range, rank, shared).part();
+  }
+  ptx::sync_cluster();  // others may still send scores here
+}
+
+}  // namespace steady::cuda::sm90::cluster

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// What both ways to attend on Hopper have in common: how vectors lie in shared memory, heads in the
+// rows of products, and how buffers are handed over.
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "core/work.hpp"
+#include "cuda/divisor.hpp"
+#include "cuda/ptx/grid.cuh"
+#include "cuda/row_state.cuh"
+#include "cuda/sm90/attend.hpp"
+
+namespace steady::cuda::sm90 {
+
+inline constexpr int kTokens = 64;  // of a tile: the columns of scores
+/// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
+inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
+inline constexpr int kGroupThreads = 128;           // a warpgroup
+inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
+inline constexpr int kThreads = 4 * kGroupThreads;  // of a block
+inline constexpr int kMostHeads = 64;               // of a block: the rows of products
+
+/// Registers of a thread when a block begins, as the launch bounds have them: all of a
+/// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
+/// enough.
+inline constexpr int kRegistersAtFirst = 65536 / kThreads;
+
+/// 16 bytes of bf16.
+using Chunk = uint4;
+inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
+
+/// 64 lines of eight chunks, swizzled as products want them.
+struct alignas(1024) Block {
+  Chunk lines[64][kBlockChunks];
+
+  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
+};
+
+/// Of slots into pages.
+struct Divisors {
+  Divisor of_scope[kScopes];
+};
+
+/// Of its warp's sixteen rows of a product a lane has one in each half. Up to 32 heads fill one
+/// half, so that all warps have some.
+template <int kHeads>
+struct Rows {
+  static_assert(kHeads == 32 || kHeads == kMostHeads);
+  static constexpr int kHalves = kHeads / 32;
+
+  /// The first head in half `half` of warp `warp`'s rows, and the row of a head.
+  __device__ static int first_head(int warp, int half) {
+    return kHalves == 1 ? 8 * warp : 16 * warp + 8 * half;
+  }
+  __device__ static int row_of(int head) {
+    return kHalves == 1 ? 16 * (head / 8) + head % 8 : head;
+  }
+};
+
+/// Goes around buffers that barriers guard.
+template <uint32_t kCount>
+struct Ring {
+  uint32_t index = 0, parity = 0;
+  __device__ void advance() {
+    if (++index < kCount) return;
+    index = 0;
+    parity ^= 1;
+  }
+  /// Waits until the buffer has been filled in this round.
+  __device__ void wait_full(uint64_t (&full)[kCount]) const { ptx::wait(&full[index], parity); }
+  /// Waits until what the round before put there is no longer needed.
+  __device__ void wait_empty(uint64_t (&empty)[kCount]) const {
+    ptx::wait(&empty[index], parity ^ 1);
+  }
+};
+
+/// All of this warp is done with what the barrier guards.
+__device__ inline void hand_over(uint64_t* barrier) {
+  __syncwarp();
+  if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
+}
+
+/// Where what a unit comes to belongs.
+struct UnitPlace {
+  bool split;     // among the slots, because several parts have units of the row
+  bool joins;     // otherwise: is added to the units before it
+  bool finishes;  // and completes the row's answer
+  int partial;    // that keeps what is left: a slot, or the part's own
+};
+
+/// The heads of this block.
+__device__ inline int first_head(const LayerCall& call) {
+  return static_cast<int>(blockIdx.y) * group_heads(call.heads, static_cast<int>(gridDim.y));
+}
+__device__ inline int heads_here(const LayerCall& call) {
+  return min(group_heads(call.heads, static_cast<int>(gridDim.y)), call.heads - first_head(call));
+}
+
+/// Two sums, rounded; the first one in the lower half.
+__device__ inline uint32_t bf16x2(float first, float second) {
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+
+}  // namespace steady::cuda::sm90

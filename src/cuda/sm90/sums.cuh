@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a weigher adds up over a unit, heads by values, and what is done to it at the unit's end.
+#pragma once
+
+#include "cuda/ptx/wgmma.cuh"
+#include "cuda/sm90/common.cuh"
+
+namespace steady::cuda::sm90 {
+
+/// Of a lane's heads, one in each half of its warp's rows.
+template <int kDims>
+class UnitSums {
+ public:
+  static constexpr int kPairs = kDims / 8;  // of values, in each of a lane's rows
+
+  /// sums += weights · values of a tile, or without the old sums if !add_old. `weights(step)` is
+  /// the left operand of the products over tokens from 16 step on. Waits until they are there:
+  /// products read weights in registers as long as they are under way, but the compiler gives the
+  /// registers away.
+  template <class Weights>
+  __device__ void weigh(const Weights& weights, const Block* values, const Chunk* ones_at,
+                        bool add_old) {
+    pin();
+    ptx::begin_products();
+    const auto ones = ptx::uniform(ptx::describe_operand(ones_at));
+#pragma unroll
+    for (int step = 0; step < kTokens / 16; ++step) {
+      const auto a = weights(step);
+      const bool add = add_old || step > 0;
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        const auto operand = ptx::uniform(
+            ptx::describe_operand(&values[part * kPartDims / kBlockDims], sizeof(Block)));
+        ptx::multiply_add<kPartDims, true>(
+            sums_[part].at, a, ptx::advance(operand, 16 * step * sizeof(Block::lines[0])), add);
+      }
+      ptx::multiply_add<8, false>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)),
+                                  add);
+    }
+    ptx::commit_products();
+    ptx::wait_products<0>();
+    pin();
+  }
+
+  /// A head's weight, rounded as in the products.
+  __device__ float weight(int half) const { return weight_[2 * half]; }
+
+  /// Pair `j`, of values 8 j + 2 (lane % 4) and the next.
+  __device__ float* pair(int half, int j) {
+    return &sums_[8 * j / kPartDims].at[4 * (j % (kPartDims / 8)) + 2 * half];
+  }
+
+  __device__ void rescale(int half, float factor) {
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      pair(half, j)[0] *= factor;
+      pair(half, j)[1] *= factor;
+    }
+    weight_[2 * half] *= factor;
+  }
+
+  /// Adds the row so far, which `merged` weighs.
+  __device__ void join(int half, const float* left, const Merged& merged) {
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const float2 before = *reinterpret_cast<const float2*>(left + 8 * j);
+      float* sum = pair(half, j);
+      sum[0] = merge_out(before.x, sum[0], merged);
+      sum[1] = merge_out(before.y, sum[1], merged);
+    }
+  }
+
+  __device__ void store(int half, float* out) {
+#pragma unroll
+    for (int j = 0; j < kPairs; ++j) {
+      const float* sum = pair(half, j);
+      *reinterpret_cast<float2*>(out + 8 * j) = {sum[0], sum[1]};
+    }
+  }
+
+ private:
+  /// Of one product; more columns would take more registers than the kernel begins with.
+  static constexpr int kPartDims = 128, kParts = kDims / kPartDims;
+  struct Part {
+    float at[kPartDims / 2];
+  };
+
+  __device__ void pin() {
+    for (auto& part : sums_) ptx::pin(part.at);
+    ptx::pin(weight_);
+  }
+
+  Part sums_[kParts];
+  float weight_[4];
+};
+
+}  // namespace steady::cuda::sm90

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// src/cuda/ptx/cluster.cuh, for the host: what is stored asynchronously is there at once.
+#pragma once
+
+#include "cuda/ptx/barrier.cuh"
+
+namespace steady::cuda::ptx {
+
+inline int cluster_rank() {
+  return static_cast<int>(blockIdx.x % emulated::cluster->blocks.size());
+}
+inline void sync_cluster() {
+  emulated::cluster->barrier.arrive_and_wait(
+      static_cast<int>(blockDim.x * emulated::cluster->blocks.size()));
+}
+
+struct Remote {
+  uint8_t* address;
+};
+inline Remote in_block(const void* shared, int rank) {
+  return {emulated::cluster->blocks[rank]->shared +
+          (static_cast<const uint8_t*>(shared) - emulated::block->shared)};
+}
+inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
+
+inline uint64_t* barrier_at(Remote remote) { return reinterpret_cast<uint64_t*>(remote.address); }
+inline void arrive(Remote barrier) { change(barrier_at(barrier), 1, 0); }
+inline void arrive_and_expect(uint64_t* barrier, int bytes) { change(barrier, 1, bytes); }
+inline void store_async(Remote to, const float4& values, Remote barrier) {
+  std::memcpy(to.address, &values, sizeof values);
+  change(barrier_at(barrier), 0, -static_cast<int>(sizeof values));
+}
+
+}  // namespace steady::cuda::ptx
