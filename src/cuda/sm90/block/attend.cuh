@@ -16,13 +16,13 @@ static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegist
 __device__ inline void prepare(Shared& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.tokens_full[buffer], kWarps);
-      ptx::init_barrier(&shared.tokens_empty[buffer], kWeighers * kWarps);
+      ptx::init_barrier(&shared.tokens_full[buffer], kGroupThreads);
+      ptx::init_barrier(&shared.tokens_empty[buffer], (1 + kWeighers) * kGroupThreads);
     }
-    for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kWarps);
-    ptx::init_barrier(shared.weights_full, kWarps);
-    ptx::init_barrier(shared.weights_empty, kWeighers * kWarps);
-    ptx::init_barrier(shared.unit_end_full, kWarps);
+    for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kGroupThreads);
+    ptx::init_barrier(shared.weights_full, kGroupThreads);
+    ptx::init_barrier(shared.weights_empty, kWeighers * kGroupThreads);
+    ptx::init_barrier(shared.unit_end_full, kGroupThreads);
     ptx::fence_barriers();
   }
   if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {

@@ -58,7 +58,7 @@ class Finder {
           static_cast<uint8_t>((named ? Found::kNamed : 0) | (named && !plain ? Found::kSlow : 0) |
                                (scope == 1 ? Found::kSecondScope : 0));
     }
-    hand_over(&shared_.found_full[found_.index]);
+    ptx::arrive(&shared_.found_full[found_.index]);
     found_.advance();
   }
 

@@ -27,7 +27,7 @@ class Producer {
 #pragma unroll 1
         for (int number = 0; number < kTilePieces; ++number) bring(number);
         ptx::fence_shared_writes();
-        hand_over(&shared_.tokens_full[ring_.index]);
+        ptx::arrive(&shared_.tokens_full[ring_.index]);
         ring_.advance();
       }
       goes_on = !unit.ends_part;

@@ -67,8 +67,9 @@ class Scorer {
     }
     weights_buffer_.wait_empty(shared_.weights_empty);
     if (R::first_head(warp(), 0) < heads_) make_weights(sums);
+    ptx::arrive(&shared_.tokens_empty[ring_.index]);
     ptx::fence_shared_writes();
-    hand_over(shared_.weights_full);
+    ptx::arrive(shared_.weights_full);
   }
 
   /// Begins to load a row's queries.
@@ -211,7 +212,7 @@ class Scorer {
   __device__ void end_unit(const Unit& unit) {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
-    hand_over(shared_.unit_end_full);
+    ptx::arrive(shared_.unit_end_full);
   }
 
   __device__ void end_unit(int half, const Unit& unit) {

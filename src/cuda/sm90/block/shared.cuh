@@ -142,9 +142,11 @@ struct Shared {
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
   /// Whether a slot names a token: four bits for each.
   uint32_t named[kBuffers][kTokens / 8];
-  // From scorer to producers. Who scores a tile knows that those before have been brought.
+  // At each of these barriers all threads of a role arrive: racecheck doesn't see what a __syncwarp
+  // orders before the arrival of one lane for its warp.
+  // From scorer to producers; who scores a tile knows that those before have been brought.
   uint64_t found_full[kFounds];
-  // From producers to scorer and weighers, and back from the weighers, who are always last.
+  // From producers to scorer and weighers, and back.
   uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
   // From scorer to weighers; only weights go back: who has them for a later tile has all.
   uint64_t weights_full[1], weights_empty[1], unit_end_full[1];

@@ -28,9 +28,9 @@ class Weigher {
         const bool begins = left == tiles;
         if (!begins) rescale_if_moved();
         weigh(!begins);
-        hand_over(&shared_.tokens_empty[ring_.index]);
+        ptx::arrive(&shared_.tokens_empty[ring_.index]);
         if (left == 1) end_unit(unit);
-        hand_over(shared_.weights_empty);
+        ptx::arrive(shared_.weights_empty);
         ring_.advance();
         weights_.advance();
       }
