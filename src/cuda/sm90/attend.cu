@@ -65,17 +65,16 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   struct Grain {
     int heads, cluster;
   };
-  constexpr Grain kFromCoarse[] = {{64, 1}, {64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
+  const int large_groups = groups_of(shape.heads, 64);
+  // More than a round of pairs takes longer than one of blocks.
+  if (int64_t{rows} * large_groups > room.pairs) return {1, large_groups, limits.parts};
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
-    if (grain.cluster == 1) {
-      spread = {1, groups, limits.parts};
-      continue;
-    }
     const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
-    if (units * groups > clusters) break;
+    if (spread.cluster != 0 && units * groups > clusters) break;
     spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, limits.parts)};
   }
   return spread;

@@ -27,8 +27,8 @@ STEADY_HOST_DEVICE inline int group_heads(int heads, int groups) {
   return ((heads + groups - 1) / groups + 7) / 8 * 8;
 }
 
-/// A pure function of shape, batch and card: large groups of heads in single blocks, unless the
-/// card holds all work at once in pairs of blocks; then as finely as it holds it at once.
+/// A pure function of shape, batch and card: large groups of heads in single blocks, unless pairs
+/// of blocks do all rows in one round; then as finely as the card can hold all units at once.
 Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
 
 /// What a block takes of a multiprocessor's shared memory.

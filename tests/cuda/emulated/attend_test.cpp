@@ -305,6 +305,7 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
   EXPECT_EQ(spread(64, 1), (Is{4, 8, 4}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
+  EXPECT_EQ(spread(64, 64, 8192), (Is{2, 64, 66}));
   EXPECT_EQ(spread(128, 4096), (Is{1, 64, 66}));
   EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
   EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32
