@@ -4,6 +4,7 @@
 #include "cuda/sm90/attend.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "cuda/sm90/block/attend.cuh"
 #include "cuda/sm90/cluster/attend.cuh"
@@ -57,6 +58,17 @@ struct Launch {
   cudaLaunchConfig_t config = {};
 };
 
+/// Blocks with whole vectors keep the way from a token to its scales in 32 bits.
+bool has_short_pages(const Shape& shape) {
+  constexpr int kMostTokens = std::numeric_limits<int32_t>::max() / STEADY_FP8_TOKEN_BYTES;
+  for (int kind = 0; kind < shape.kinds; ++kind) {
+    for (int scope = 0; scope < kScopes; ++scope) {
+      if (shape.scope(kind, scope).page_tokens > kMostTokens) return false;
+    }
+  }
+  return true;
+}
+
 int groups_of(int heads, int group) { return (heads + group - 1) / group; }
 
 }  // namespace
@@ -68,7 +80,8 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
   // More than a round of pairs takes longer than one of blocks.
-  if (int64_t{rows} * large_groups > room.pairs) return {1, large_groups, limits.parts};
+  if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
+    return {1, large_groups, limits.parts};
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {

@@ -7,6 +7,17 @@
 
 namespace steady::cuda::sm90 {
 
+/// Columns of ones, by which products add up weights as they are rounded; the beginning of a Block.
+using Ones = Chunk[8][kBlockChunks];
+
+/// By all threads of the block, which meet afterwards.
+__device__ inline void fill_with_ones(Ones& ones) {
+  if (threadIdx.x >= sizeof(Ones) / sizeof(Chunk)) return;
+  const uint32_t pair = bf16x2(1.0f, 1.0f);
+  (&ones[0][0])[threadIdx.x] = {pair, pair, pair, pair};
+  ptx::fence_shared_writes();
+}
+
 /// Of a lane's heads, one in each half of its warp's rows.
 template <int kDims>
 class UnitSums {
@@ -18,11 +29,11 @@ class UnitSums {
   /// products read weights in registers as long as they are under way, but the compiler gives the
   /// registers away.
   template <class Weights>
-  __device__ void weigh(const Weights& weights, const Block* values, const Chunk* ones_at,
+  __device__ void weigh(const Weights& weights, const Block* values, const Ones& columns,
                         bool add_old) {
     pin();
     ptx::begin_products();
-    const auto ones = ptx::uniform(ptx::describe_operand(ones_at));
+    const auto ones = ptx::uniform(ptx::describe_operand(columns));
 #pragma unroll
     for (int step = 0; step < kTokens / 16; ++step) {
       const auto a = weights(step);

@@ -289,9 +289,9 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
 }
 
 TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
-  const auto spread = [](int heads, int rows, int compressed = 512) {
+  const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
-    shape.compressed[0] = {STEADY_CACHE_FP8, 64, compressed};
+    shape.compressed[0] = {STEADY_CACHE_FP8, page_tokens, compressed};
     const PlanLimits limits = {heads <= 64 ? 132 : 66, 0, 1152, 128};
     const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, 32});
     return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
@@ -299,6 +299,8 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   using Is = std::array<int, 3>;
   EXPECT_EQ(spread(64, 4096), (Is{1, 64, 132}));
   EXPECT_EQ(spread(64, 67), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 67, 512, 3'000'000), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 67, 512, 4'000'000), (Is{2, 64, 66}));  // a page beyond 2 GiB
   EXPECT_EQ(spread(64, 66), (Is{2, 64, 66}));
   EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
   EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));

@@ -25,11 +25,7 @@ __device__ inline void prepare(Shared& shared) {
     ptx::init_barrier(shared.unit_end_full, kGroupThreads);
     ptx::fence_barriers();
   }
-  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
-    const uint32_t ones = bf16x2(1.0f, 1.0f);
-    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
-    ptx::fence_shared_writes();
-  }
+  fill_with_ones(shared.ones);
   __syncthreads();
 }
 

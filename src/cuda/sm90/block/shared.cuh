@@ -4,7 +4,7 @@
 #pragma once
 
 #include "core/dealing.hpp"
-#include "cuda/sm90/common.cuh"
+#include "cuda/sm90/sums.cuh"
 
 namespace steady::cuda::sm90::block {
 
@@ -129,8 +129,7 @@ struct Shared {
   Block q[kBlocks];
   Block tokens[kBuffers][kBlocks];
   Weights weights;
-  /// A block's first lines: eight columns of ones.
-  alignas(1024) Chunk ones[8][kBlockChunks];
+  alignas(1024) Ones ones;
   HeadEnd unit_end[kMostHeads];
   Raw raw[kWarps];
   Found found[kFounds];

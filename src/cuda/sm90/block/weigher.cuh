@@ -5,7 +5,6 @@
 
 #include "cuda/ptx/mma.cuh"
 #include "cuda/sm90/block/shared.cuh"
-#include "cuda/sm90/sums.cuh"
 
 namespace steady::cuda::sm90::block {
 
@@ -65,7 +64,7 @@ class Weigher {
     const auto of_step = [&](int step) {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
-    sums_.weigh(of_step, &shared_.tokens[ring_.index][first_dim_ / kBlockDims], shared_.ones[0],
+    sums_.weigh(of_step, &shared_.tokens[ring_.index][first_dim_ / kBlockDims], shared_.ones,
                 add_old);
   }
 

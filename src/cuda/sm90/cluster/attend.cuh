@@ -33,11 +33,7 @@ __device__ void prepare(Shared<S>& shared) {
     }
     ptx::fence_barriers();
   }
-  if (threadIdx.x < sizeof(shared.ones) / sizeof(Chunk)) {
-    const uint32_t ones = bf16x2(1.0f, 1.0f);
-    (&shared.ones[0][0])[threadIdx.x] = {ones, ones, ones, ones};
-    ptx::fence_shared_writes();
-  }
+  fill_with_ones(shared.ones);
   __syncthreads();
   ptx::sync_cluster();
 }

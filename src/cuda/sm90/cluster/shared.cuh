@@ -4,7 +4,7 @@
 #pragma once
 
 #include "cuda/ptx/cluster.cuh"
-#include "cuda/sm90/common.cuh"
+#include "cuda/sm90/sums.cuh"
 
 namespace steady::cuda::sm90::cluster {
 
@@ -47,8 +47,7 @@ struct Shared {
   /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
   /// of a weigher have them.
   float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
-  /// A block's first lines: eight columns of ones.
-  alignas(1024) Chunk ones[8][kBlockChunks];
+  alignas(1024) Ones ones;
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
   /// registers.
   int32_t slots[kProducerWarps][32];

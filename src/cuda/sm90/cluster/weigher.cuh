@@ -7,7 +7,6 @@
 #pragma once
 
 #include "cuda/sm90/cluster/shared.cuh"
-#include "cuda/sm90/sums.cuh"
 #include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::cluster {
@@ -150,7 +149,7 @@ class Weigher {
       }
       return a;
     };
-    sums_.weigh(of_step, shared_.tokens[tokens_.index], shared_.ones[0], add_old);
+    sums_.weigh(of_step, shared_.tokens[tokens_.index], shared_.ones, add_old);
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
