@@ -53,9 +53,6 @@ __device__ inline void prefetch(const void* from) {
 }
 
 /// Loads where it stands, not where its result is first used.
-__device__ inline void load(int32_t* to, const void* from) {
-  asm volatile("ld.global.s32 %0, [%1];" : "=r"(*to) : "l"(from));
-}
 __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)

@@ -37,8 +37,8 @@ const Variant& variant_of(int cluster, int heads) {
   });
 }
 
-/// A launch in clusters that may begin while the grid before it in the stream ends: what it does
-/// before wait_for_earlier_grids() touches nothing but its own shared memory.
+/// A launch, in clusters if need be, that may begin while the grid before it in the stream ends:
+/// what it does before wait_for_earlier_grids() touches nothing but its own shared memory.
 struct Launch {
   Launch(const Variant& variant, int parts, int groups, cudaStream_t stream) {
     attributes[0].id = cudaLaunchAttributeClusterDimension;
@@ -63,7 +63,9 @@ bool has_short_pages(const Shape& shape) {
   constexpr int kMostTokens = std::numeric_limits<int32_t>::max() / STEADY_FP8_TOKEN_BYTES;
   for (int kind = 0; kind < shape.kinds; ++kind) {
     for (int scope = 0; scope < kScopes; ++scope) {
-      if (shape.scope(kind, scope).page_tokens > kMostTokens) return false;
+      const steady_pool_shape& pool = shape.scope(kind, scope);
+      if (pool.max_tokens > 0 && pool.format == STEADY_CACHE_FP8 && pool.page_tokens > kMostTokens)
+        return false;
     }
   }
   return true;
@@ -79,7 +81,8 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   };
   constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
-  // More than a round of pairs takes longer than one of blocks.
+  // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because 64
+  // rows of two units take pairs 64 us and blocks, of which each has a row, 87.
   if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
     return {1, large_groups, limits.parts};
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;

@@ -77,12 +77,6 @@ struct Ring {
   }
 };
 
-/// All of this warp is done with what the barrier guards.
-__device__ inline void hand_over(uint64_t* barrier) {
-  __syncwarp();
-  if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
-}
-
 /// Where what a unit comes to belongs.
 struct UnitPlace {
   bool split;     // among the slots, because several parts have units of the row
@@ -90,6 +84,12 @@ struct UnitPlace {
   bool finishes;  // and completes the row's answer
   int partial;    // that keeps what is left: a slot, or the part's own
 };
+__device__ inline UnitPlace place_of(const LayerCall& call, const RowPlan& row, int units, int unit,
+                                     int own_partial) {
+  const bool split = row.first_slot != RowPlan::kWhole;
+  return {split, !split && unit > 0, !split && unit + 1 == units,
+          split ? call.limits.parts + row.first_slot + unit : own_partial};
+}
 
 /// The heads of this block.
 __device__ inline int first_head(const LayerCall& call) {

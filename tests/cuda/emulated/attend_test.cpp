@@ -288,6 +288,15 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
 }
 
+/// More units in a part than any ring holds.
+TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
+  const Inputs inputs(3, 1152, 640, STEADY_CACHE_FP8);
+  constexpr PlanLimits kManyUnits = {1, 0, 64, 32};
+  const Answer in_clusters = run(inputs, kManyUnits, {2, 32});
+  expect_close(in_clusters, oracle(inputs));
+  EXPECT_TRUE(run(inputs, kManyUnits, {1, 32}) == in_clusters);
+}
+
 TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};

@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
   // Asked for before the plan is known to be there: it may be garbage, but it is there to be read.
   uint4 own;
+  static_assert(sizeof own == sizeof(PartRange));
   ptx::load(&own, &call.tables.plan.parts[own_part()]);
   if (!planned(call)) {
     if (blockIdx.y == 0) poison(call);

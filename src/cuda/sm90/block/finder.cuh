@@ -38,9 +38,10 @@ class Finder {
     const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
     const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
     const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
-    const int32_t page =
-        scope == 0 ? page_tokens_.of_scope[0].divide(slot) : page_tokens_.of_scope[1].divide(slot);
-    const int32_t in_page = slot - page * page_tokens;
+    const int32_t inside = slot < 0 ? 0 : slot;  // what a hole makes of it is not used
+    const int32_t page = scope == 0 ? page_tokens_.of_scope[0].divide(inside)
+                                    : page_tokens_.of_scope[1].divide(inside);
+    const int32_t in_page = inside - page * page_tokens;
     const auto format = either(first.shape.format, second.shape.format);
     const uint8_t* const begin = either(first.pages, second.pages) +
                                  page * either(first.page_stride_bytes, second.page_stride_bytes);

@@ -9,8 +9,8 @@ namespace steady::cuda::sm90::block {
 
 /// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has
 /// sixteen values of every block. While a piece is turned into bf16, the bytes of the next one are
-/// copied to shared memory. Nothing is loaded from global memory into registers: such loads would
-/// share scoreboards with others that take less time.
+/// copied to shared memory. But for tokens that are not plain, nothing is loaded from global
+/// memory into registers: such loads would share scoreboards with others that take less time.
 class Producer {
  public:
   __device__ Producer(const LayerCall& call, Shared& shared) : call_(call), shared_(shared) {}
@@ -32,10 +32,11 @@ class Producer {
       }
       goes_on = !unit.ends_part;
     } while (goes_on);
+    ptx::wait_copies();  // of what comes after the last tile
   }
 
  private:
-  static constexpr int kTokenLanes = 4, kPieceTokens = Raw::kTokens;
+  static constexpr int kTokenLanes = 4, kPieceTokens = Raw::kPieceTokens;
   static constexpr int kTilePieces = kTokens / kPieceTokens / kWarps;  // of a warp
   static_assert(kTokenLanes * kPieceTokens == 32);
   static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block

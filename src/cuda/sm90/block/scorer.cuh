@@ -18,7 +18,7 @@ class Scorer {
         shared_(shared),
         heads_(heads_here(call)),
         finder_(call, page_tokens, shared),
-        weights_(call) {}
+        head_weights_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
@@ -29,7 +29,7 @@ class Scorer {
       ring_.wait_full(shared_.tokens_full);  // then there is a unit
       const Unit& unit = shared_.units[number_++ % kUnits];
       if (unit.begins_row) wait_for_queries();
-      weights_.begin_unit();
+      head_weights_.begin_unit();
       for (int left = unit.tiles; left > 0; --left) {
         ring_.wait_full(shared_.tokens_full);
         score_tile(unit, left == 1);
@@ -39,6 +39,7 @@ class Scorer {
       end_unit(unit);
       goes_on = !unit.ends_part;
     } while (goes_on);
+    ptx::wait_copies();  // of slots after the last tile
   }
 
  private:
@@ -125,7 +126,7 @@ class Scorer {
 #pragma unroll
     for (int i = 0; i < kTokens / 2; ++i) scores->at[i] += second.at[i];
     Sums third;
-    ptx::pin(second.at);
+    ptx::pin(second.at);  // added before it is written again
     ptx::begin_products();
     add_quarter(2, &second);
     add_quarter(3, &third);
@@ -153,11 +154,11 @@ class Scorer {
     // Each lane looks at one of the tile's eights of tokens.
     const uint32_t* const named = shared_.named[ring_.index];
     const uint32_t some = named[lane % 8];
-    weights_.see(__any_sync(~0u, some != 0));
-    if (weights_.any_scaled() || __any_sync(~0u, some != ~0u)) [[unlikely]] {
+    head_weights_.see(__any_sync(~0u, some != 0));
+    if (head_weights_.any_scaled() || __any_sync(~0u, some != ~0u)) [[unlikely]] {
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
-        weights_.scale(half, scores[half]);
+        head_weights_.scale(half, scores[half]);
         hide_unnamed(named, lane, scores[half]);
       }
     }
@@ -166,14 +167,14 @@ class Scorer {
       bool large = false;
 #pragma unroll
       for (int half = 0; half < kHalves; ++half) {
-        sums[half] = weights_.weigh(half, scores[half], weights[half]);
-        large = large || weights_.are_large(sums[half]);
+        sums[half] = head_weights_.weigh(half, scores[half], weights[half]);
+        large = large || head_weights_.are_large(sums[half]);
       }
       if (!__any_sync(~0u, large)) [[likely]]
         break;
 #pragma unroll
       for (int half = 0; half < kHalves; ++half)
-        weights_.move_reference(half, scores[half], sums[half], &old_weight[half]);
+        head_weights_.move_reference(half, scores[half], sums[half], &old_weight[half]);
       moved = true;
     }
     Weights& to = shared_.weights;
@@ -182,7 +183,7 @@ class Scorer {
     auto at = reinterpret_cast<uintptr_t>(to.rounded.at(line, chunk));
 #pragma unroll
     for (int half = 0; half < kHalves; ++half, at += 8 * sizeof(Block::lines[0])) {
-      weights_.add(half, sums[half]);
+      head_weights_.add(half, sums[half]);
       const auto& pairs = weights[half];
       ptx::store_matrices(reinterpret_cast<void*>(at), pairs[0], pairs[1], pairs[2], pairs[3]);
       ptx::store_matrices(reinterpret_cast<void*>(at ^ 4 * sizeof(Chunk)), pairs[4], pairs[5],
@@ -218,9 +219,9 @@ class Scorer {
   __device__ void end_unit(int half, const Unit& unit) {
     const UnitPlace& place = unit.place;
     const int head_of_all = first_head(call_) + head(half);
-    const float sum = weights_.unit_sum(half);
+    const float sum = head_weights_.unit_sum(half);
     if (lane() % 4 != 0 || head(half) >= heads_) return;
-    SoftmaxState state = weights_.state(half, sum);
+    SoftmaxState state = head_weights_.state(half, sum);
     SoftmaxState& row_so_far = shared_.row_so_far[head(half)];
     HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
     if (place.joins) [[unlikely]] {
@@ -247,7 +248,7 @@ class Scorer {
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
   Ring<1> weights_buffer_;
-  HeadWeights<kHalves> weights_;  // of the unit
+  HeadWeights<kHalves> head_weights_;
 };
 
 }  // namespace steady::cuda::sm90::block

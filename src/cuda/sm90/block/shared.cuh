@@ -24,7 +24,6 @@ struct Unit {
 /// Goes through the units of a part, row after row.
 class UnitCursor {
  public:
-  __device__ UnitCursor() {}  // in shared memory, for nobody to read
   __device__ UnitCursor(const LayerCall& call, const PartRange& range)
       : end_(range.end), row_(range.begin.row), unit_(range.begin.unit), first_unit_(unit_) {
     begin_row(call);
@@ -58,14 +57,12 @@ class UnitCursor {
     const bool last_unit = unit_ + 1 == units_.count;
     const bool last_here = row_ == end_.row && unit_ + 1 == end_.unit;
     const bool last_row = row_ + 1 == end_.row && end_.unit == 0;
-    const bool split = plan_.first_slot != RowPlan::kWhole;
     return {row_,
             tiles(),
             unit_ == first_unit_,
             last_unit || last_here,
             last_here || (last_unit && last_row),
-            {split, !split && unit_ > 0, !split && last_unit,
-             split ? call.limits.parts + plan_.first_slot + unit_ : own_partial}};
+            place_of(call, plan_, units_.count, unit_, own_partial)};
   }
 
  private:
@@ -108,9 +105,9 @@ struct HeadEnd {
 /// What a producer warp has before it is turned into bf16: of a piece of eight tokens, as lanes
 /// have it; each lane reads and overwrites its own.
 struct Raw {
-  static constexpr int kTokens = 8;
+  static constexpr int kPieceTokens = 8;
   uint4 bytes[kBlocks + 1][32];
-  uint2 scales[kTokens];
+  uint2 scales[kPieceTokens];
 };
 
 /// Where the tokens of a tile lie. After a part's last tile there are some that name nothing.
@@ -119,11 +116,13 @@ struct Found {
   static constexpr uint8_t kSlow = 2;   // it is not to be copied and stored as most are
   static constexpr uint8_t kSecondScope = 4;
   const uint8_t* data[kTokens];
-  int32_t scales[kTokens];  // from there on
+  int32_t scales[kTokens];  // where their scales lie, in bytes from `data`
   uint8_t flags[kTokens];
 };
 /// How many tiles ahead of the one that is scored tokens are found.
 inline constexpr uint32_t kFoundAhead = 4, kFounds = kFoundAhead + 1;
+static_assert(kUnits >= kFoundAhead + 4,
+              "while tile t is scored, t + 5 is read ahead and a weigher may look at t - 2");
 
 struct Shared {
   Block q[kBlocks];

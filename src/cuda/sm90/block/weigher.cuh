@@ -18,11 +18,11 @@ class Weigher {
   __device__ void part() {
     bool goes_on;
     do {
-      weights_.wait_full(shared_.weights_full);  // then there is a unit
+      weights_buffer_.wait_full(shared_.weights_full);  // then there is a unit
       const Unit& unit = shared_.units[number_++ % kUnits];
       const int tiles = unit.tiles;
       for (int left = tiles; left > 0; --left) {
-        weights_.wait_full(shared_.weights_full);
+        weights_buffer_.wait_full(shared_.weights_full);
         ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
         const bool begins = left == tiles;
         if (!begins) rescale_if_moved();
@@ -31,7 +31,7 @@ class Weigher {
         if (left == 1) end_unit(unit);
         ptx::arrive(shared_.weights_empty);
         ring_.advance();
-        weights_.advance();
+        weights_buffer_.advance();
       }
       goes_on = !unit.ends_part;
     } while (goes_on);
@@ -41,6 +41,7 @@ class Weigher {
   using R = Rows<kHeads>;
   static constexpr int kHalves = R::kHalves;
   static constexpr int kDims = kHeadDim / kWeighers;
+
   __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
@@ -110,6 +111,7 @@ class Weigher {
         layer.out +
         row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head(half)) +
         first_dim_ + kChunkDims * (lane() % 4);
+    // Asked once, and not in write_chunk(): its other case would stand here sixteen times.
     const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0;
 #pragma unroll
     for (int j = 0; j < kDims / 8; j += 4, out += 4 * kChunkDims) {
@@ -135,7 +137,7 @@ class Weigher {
   const int first_dim_;
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
-  Ring<1> weights_, unit_ends_;
+  Ring<1> weights_buffer_, unit_ends_;
   UnitSums<kDims> sums_;
 };
 

@@ -5,6 +5,7 @@
 
 #include "cuda/ptx/cluster.cuh"
 #include "cuda/sm90/sums.cuh"
+#include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::cluster {
 
@@ -29,6 +30,12 @@ struct Share : Rows<kHeads_> {
   static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 };
 
+/// All of this warp is done with what the barrier guards.
+__device__ inline void hand_over(uint64_t* barrier) {
+  __syncwarp();
+  if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
+}
+
 /// The same to the barrier of every block of the cluster.
 template <class S>
 __device__ inline void hand_over_to_cluster(uint64_t* barrier) {
@@ -36,9 +43,6 @@ __device__ inline void hand_over_to_cluster(uint64_t* barrier) {
   const int lane = static_cast<int>(threadIdx.x % 32);
   if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
 }
-
-/// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
-inline constexpr int kLaneScores = 16;
 
 template <class S>
 struct Shared {
@@ -105,9 +109,7 @@ class TileCursor {
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
   __device__ UnitPlace place(int own_partial) const {
-    const bool split = plan_.first_slot != RowPlan::kWhole;
-    return {split, !split && unit_ > 0, !split && unit_ + 1 == units_.count,
-            split ? call_.limits.parts + plan_.first_slot + unit_ : own_partial};
+    return place_of(call_, plan_, units_.count, unit_, own_partial);
   }
   /// Whether this part has units of the next row.
   __device__ bool goes_on() const {

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "cuda/sm90/cluster/shared.cuh"
-#include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::cluster {
 
