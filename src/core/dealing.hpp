@@ -59,16 +59,37 @@ STEADY_HOST_DEVICE inline WorkPosition nearest_row(const Border& border) {
   return {border.offset < rest ? border.row : border.row + 1, 0};
 }
 
-/// Moves borders to where units begin, and hands out the slots for partials. Takes the borders in
+/// Where a part may end.
+struct Candidate {
+  WorkPosition at_row;  ///< the closest border of rows
+  WorkPosition inside;  ///< where a unit begins that is closer
+  int32_t units;        ///< of the row that would be split there; 0: it is not worth it
+};
+
+/// `share`: what an even share costs.
+STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t share,
+                                             const Border& border) {
+  const Units units = cut_row(border.plan.tokens[0] + border.plan.tokens[1], limits);
+  const int64_t rest = row_cost(border.plan) - border.offset;
+  const int64_t to_row_border = border.offset < rest ? border.offset : rest;
+  const int32_t unit =
+      static_cast<int32_t>((border.offset + units.tokens_each / 2) / units.tokens_each);
+  // Close to the row's own border a split costs more than the balance that it brings.
+  const bool worth_a_split = to_row_border > share / 16 && unit > 0 && unit < units.count;
+  return {nearest_row(border), {border.row, unit}, worth_a_split ? units.count : 0};
+}
+
+/// Moves borders to where units begin, and hands out the slots for partials. Takes the candidates in
 /// order.
 class Dealer {
  public:
-  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, int64_t share, const PlanTables& tables)
-      : limits_(limits), share_(share), tables_(tables) {}
+  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables)
+      : limits_(limits), tables_(tables) {}
 
   /// The end of the next part. Never before the end of the part that came last.
-  STEADY_HOST_DEVICE WorkPosition deal(const Border& border) {
-    const WorkPosition end = nearest(border);
+  STEADY_HOST_DEVICE WorkPosition deal(const Candidate& candidate) {
+    const bool splits = candidate.units > 0 && split(candidate.inside.row, candidate.units);
+    const WorkPosition end = splits ? candidate.inside : candidate.at_row;
     if (before(last_end_, end)) last_end_ = end;
     return last_end_;
   }
@@ -76,20 +97,6 @@ class Dealer {
   STEADY_HOST_DEVICE int32_t split_count() const { return split_count_; }
 
  private:
-  STEADY_HOST_DEVICE WorkPosition nearest(const Border& border) {
-    const Units units = cut_row(border.plan.tokens[0] + border.plan.tokens[1], limits_);
-    const int64_t rest = row_cost(border.plan) - border.offset;
-    const int64_t to_row_border = border.offset < rest ? border.offset : rest;
-    const int32_t unit =
-        static_cast<int32_t>((border.offset + units.tokens_each / 2) / units.tokens_each);
-    // Close to the row's own border a split costs more than the balance that it brings.
-    const bool worth_a_split = to_row_border > share_ / 16;
-    if (worth_a_split && unit > 0 && unit < units.count && split(border.row, units.count)) {
-      return {border.row, unit};
-    }
-    return nearest_row(border);
-  }
-
   /// A row gets slots for all of its units or stays whole.
   STEADY_HOST_DEVICE bool split(int32_t row, int32_t units) {
     if (row == last_split_) return true;
@@ -102,7 +109,6 @@ class Dealer {
   }
 
   const PlanLimits limits_;
-  const int64_t share_;
   const PlanTables tables_;
   WorkPosition last_end_ = {0, 0};
   int32_t last_split_ = -1, used_slots_ = 0, split_count_ = 0;

@@ -33,7 +33,8 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
     total += row_cost(plan);
   }
 
-  Dealer dealer(limits, total / limits.parts, tables);
+  const int64_t share = total / limits.parts;
+  Dealer dealer(limits, tables);
   WorkPosition begin = {0, 0};
   int32_t row = 0;
   int64_t row_begin = 0;  // cost of all rows before `row`
@@ -44,7 +45,7 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
       while (row_begin + row_cost(tables.rows[row]) <= share_end) {
         row_begin += row_cost(tables.rows[row++]);
       }
-      end = dealer.deal({row, share_end - row_begin, tables.rows[row]});
+      end = dealer.deal(consider(limits, share, {row, share_end - row_begin, tables.rows[row]}));
     }
     tables.parts[part] = {begin, end};
     begin = end;

@@ -25,21 +25,32 @@ uint64_t unique_seal() {
 
 }  // namespace
 
-PlanLimits limits_for(const Shape& shape, int multiprocessors) {
+Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   // The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
   constexpr int kUnitTokens = 1152, kMaxUnits = 128, kGroupHeads = 64;
   // A workspace stays below 35 MB on a card of 132, whatever the batch: partials get what the plans
   // leave.
   constexpr size_t kWorkspaceBytes = 34'000'000;
-  const int parts = std::max(1, multiprocessors / ((shape.heads + kGroupHeads - 1) / kGroupHeads));
-  const PlanLimits one_unit = {parts, 0, kUnitTokens, 1};
-  const int longest = shape.longest_row();
-  if (longest <= kUnitTokens) return one_unit;
-  const size_t plan_bytes = MemoryMap(shape, one_unit).bytes();
+  const int groups = (shape.heads + kGroupHeads - 1) / kGroupHeads;
+  const int parts = std::max(1, multiprocessors / groups);
+  Cut cut = {{parts, 0, kUnitTokens, kMaxUnits}, {}};
+  const int units = cut_row(shape.longest_row(), cut.limits).count;
+  if (units == 1) {
+    cut.limits.max_units = 1;
+    return cut;
+  }
+  const int own = hopper ? 0 : parts;
+  if (hopper) {
+    const int rows = (shape.heads + groups - 1) / groups <= kGroupHeads / 2 ? kGroupHeads / 2
+                                                                            : kGroupHeads;
+    cut.room.kept = size_t{1} * multiprocessors * rows * kHeadDim;
+  }
+  const size_t other_bytes = MemoryMap(shape, cut.limits, cut.room).bytes();
   const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
-  const auto partials = static_cast<int>((kWorkspaceBytes - plan_bytes) / partial_bytes);
-  const int units = cut_row(longest, {parts, 0, kUnitTokens, kMaxUnits}).count;
-  return {parts, std::clamp(partials - parts, 0, parts * units), kUnitTokens, kMaxUnits};
+  const auto partials = static_cast<int>((kWorkspaceBytes - other_bytes) / partial_bytes);
+  cut.limits.slots = std::clamp(partials - own, 0, parts * units);
+  cut.room.partials = own + cut.limits.slots;
+  return cut;
 }
 
 Status CudaEngine::create(const Shape& shape, const Options& options,
@@ -85,8 +96,8 @@ CudaEngine::CudaEngine(const Shape& shape, const Options& options, const Card& c
     : shape_(shape),
       options_(options),
       card_(card),
-      limits_(limits_for(shape, card.multiprocessors)),
-      memory_(shape, limits_),
+      cut_(cut_for(shape, card.multiprocessors, card.room.pairs > 0)),
+      memory_(shape, cut_.limits, cut_.room),
       seal_(unique_seal()) {}
 
 Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream) const {
@@ -120,20 +131,24 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
   if (options_.checked)
     STEADY_RETURN_IF_ERROR(status_of(launch_check(call, rows, native(stream)), "launch of check"));
   STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, spread, native(stream)), "launch of attend"));
-  // Without slots no row is ever split.
-  if (limits_.slots == 0 && !options_.checked) return {};
+  // Without slots no row is split.
+  if (call.limits.slots == 0 && !options_.checked) return {};
+#if STEADY_WITH_SM90
+  if (spread.cluster > 0)
+    return status_of(sm90::launch_merge(call, native(stream)), "launch of merge");
+#endif
   return status_of(launch_merge(call, native(stream)), "launch of merge");
 }
 
 sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
 #if STEADY_WITH_SM90
-  if (card_.room.pairs > 0) return sm90::choose_spread(shape_, limits_, rows, card_.room);
+  if (card_.room.pairs > 0) return sm90::choose_spread(shape_, cut_.limits, rows, card_.room);
 #endif
   return {};
 }
 
 PlanLimits CudaEngine::limits_of(const sm90::Spread& spread) const {
-  PlanLimits limits = limits_;
+  PlanLimits limits = cut_.limits;
   if (spread.cluster > 0) limits.parts = spread.parts;
   return limits;
 }

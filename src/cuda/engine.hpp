@@ -19,8 +19,13 @@ struct Card {
   sm90::Room room;      ///< of a card that runs the kernels of sm90/; else none
 };
 
-/// How work is cut on this card; a pure function, so that sizes depend on shape and card alone.
-PlanLimits limits_for(const Shape&, int multiprocessors);
+/// How work is cut on this card and what that needs; a pure function, so that sizes depend on shape and
+/// card alone.
+struct Cut {
+  PlanLimits limits;
+  PartialRoom room;
+};
+Cut cut_for(const Shape&, int multiprocessors, bool hopper);
 
 class CudaEngine final : public Engine {
  public:
@@ -55,7 +60,7 @@ class CudaEngine final : public Engine {
   const Shape shape_;
   const Options options_;
   const Card card_;
-  const PlanLimits limits_;
+  const Cut cut_;
   const MemoryMap memory_;
   const uint64_t seal_;  ///< marks this engine's plans
 };

@@ -26,16 +26,23 @@ struct SharedFaultLog {
 struct Tables {
   PlanTables plan;
   int64_t* row_begins;     ///< [max_rows], plan's own: the cost of all rows before a row
-  SoftmaxState* states;    ///< [parts + slots, heads]: first each part's own, then the slots
-  float* outs;             ///< [parts + slots, heads, 512]
+  SoftmaxState* states;    ///< [partials, heads]
+  float* outs;             ///< [partials, heads, 512]
+  float* kept;             ///< what blocks of Hopper's kernels keep of rows that go on, their own
   SharedFaultLog* faults;  ///< NULL in an unchecked engine
   int32_t* layer;          ///< decode calls since the plan
+};
+
+/// Room for sums of units, beside the answers.
+struct PartialRoom {
+  int partials;  ///< of all heads: the slots, before them where blocks need it each part's own
+  size_t kept;   ///< floats
 };
 
 class MemoryMap {
  public:
   MemoryMap() = default;
-  MemoryMap(const Shape& shape, const PlanLimits& limits) {
+  MemoryMap(const Shape& shape, const PlanLimits& limits, const PartialRoom& room) {
     WorkspaceLayout plan;
     plan.add<PlanHeader>(1);
     parts_ = plan.add<PartRange>(limits.parts);
@@ -44,14 +51,14 @@ class MemoryMap {
     row_begins_ = plan.add<int64_t>(shape.max_rows());
     plan_bytes_ = plan.bytes();
 
-    // A shape whose longest row is one unit leaves no partials at all.
-    const size_t partials = limits.max_units > 1 ? limits.parts + limits.slots : 0;
+    const size_t partials = room.partials;
     WorkspaceLayout all;
     faults_ = all.add<SharedFaultLog>(1);
     layer_ = all.add<int32_t>(1);
     plans_ = all.add<std::byte>(plan_bytes_ * shape.kinds);
     states_ = all.add<SoftmaxState>(partials * shape.heads);
     outs_ = all.add<float>(partials * shape.heads * kHeadDim);
+    kept_ = all.add<float>(room.kept);
     bytes_ = all.bytes();
   }
 
@@ -65,6 +72,7 @@ class MemoryMap {
             at<int64_t>(plan, row_begins_),
             at<SoftmaxState>(all, states_),
             at<float>(all, outs_),
+            at<float>(all, kept_),
             checked ? at<SharedFaultLog>(all, faults_) : nullptr,
             at<int32_t>(all, layer_)};
   }
@@ -76,7 +84,7 @@ class MemoryMap {
   }
 
   size_t parts_ = 0, rows_ = 0, split_rows_ = 0, row_begins_ = 0, plan_bytes_ = 0;
-  size_t faults_ = 0, layer_ = 0, plans_ = 0, states_ = 0, outs_ = 0, bytes_ = 0;
+  size_t faults_ = 0, layer_ = 0, plans_ = 0, states_ = 0, outs_ = 0, kept_ = 0, bytes_ = 0;
 };
 
 }  // namespace steady::cuda

@@ -69,21 +69,22 @@ __device__ int row_at(const int64_t* row_begins, int rows, int64_t cost) {
 }
 
 /// Where no row may be split, each part ends at a row border, whatever the others do.
-__device__ void deal_whole_rows(const Border* borders, int part, int parts, int rows,
+__device__ void deal_whole_rows(const Candidate* candidates, int part, int parts, int rows,
                                 const PlanTables& plan) {
-  const WorkPosition begin = part > 0 ? nearest_row(borders[part - 1]) : WorkPosition{0, 0};
-  const WorkPosition end = part + 1 < parts ? nearest_row(borders[part]) : WorkPosition{rows, 0};
+  const WorkPosition begin = part > 0 ? candidates[part - 1].at_row : WorkPosition{0, 0};
+  const WorkPosition end = part + 1 < parts ? candidates[part].at_row : WorkPosition{rows, 0};
   plan.parts[part] = {begin, end};
 }
 
 /// Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
 /// Returns how many rows are split.
-__device__ int deal_units(const PlanLimits& limits, int64_t total, const Border* borders, int rows,
+__device__ int deal_units(const PlanLimits& limits, const Candidate* candidates, int rows,
                           const PlanTables& plan) {
-  Dealer dealer(limits, total / limits.parts, plan);
+  Dealer dealer(limits, plan);
   WorkPosition begin = {0, 0};
   for (int p = 0; p < limits.parts; ++p) {
-    const WorkPosition end = p + 1 < limits.parts ? dealer.deal(borders[p]) : WorkPosition{rows, 0};
+    const WorkPosition end =
+        p + 1 < limits.parts ? dealer.deal(candidates[p]) : WorkPosition{rows, 0};
     plan.parts[p] = {begin, end};
     begin = end;
   }
@@ -91,7 +92,7 @@ __device__ int deal_units(const PlanLimits& limits, int64_t total, const Border*
 }
 
 __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ PlanCall call) {
-  extern __shared__ Border borders[];  // [parts - 1]
+  extern __shared__ Candidate candidates[];  // [parts - 1]
   const int kind = static_cast<int>(blockIdx.x), part = static_cast<int>(threadIdx.x);
   const int rows = call.step.batch * call.shape.queries, parts = call.limits.parts;
   const Tables& tables = call.tables[kind];
@@ -101,14 +102,16 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   if (part + 1 < parts) {
     const int64_t share_end = total * (part + 1) / parts;
     const int row = row_at(tables.row_begins, rows, share_end);
-    borders[part] = {row, share_end - tables.row_begins[row], tables.plan.rows[row]};
+    candidates[part] =
+        consider(call.limits, total / parts,
+                 {row, share_end - tables.row_begins[row], tables.plan.rows[row]});
   }
   __syncthreads();
   PlanHeader header = {call.seal, call.step.batch, 0, 0};
   if (call.limits.slots == 0) {
-    if (part < parts) deal_whole_rows(borders, part, parts, rows, tables.plan);
+    if (part < parts) deal_whole_rows(candidates, part, parts, rows, tables.plan);
   } else if (part == 0) {
-    header.split_count = deal_units(call.limits, total, borders, rows, tables.plan);
+    header.split_count = deal_units(call.limits, candidates, rows, tables.plan);
   }
   if (part != 0) return;
   *tables.plan.header = header;
@@ -121,7 +124,7 @@ cudaError_t launch_plan(const PlanCall& call, cudaStream_t stream) {
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(call.shape.kinds);
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = sizeof(Border) * call.limits.parts;
+  config.dynamicSmemBytes = sizeof(Candidate) * call.limits.parts;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, plan_kernel, call);
 }

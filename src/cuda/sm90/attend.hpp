@@ -41,4 +41,7 @@ cudaError_t prepare_attend(Room* room);
 
 cudaError_t launch_attend(const LayerCall&, const Spread&, cudaStream_t);
 
+/// Answers of split rows.
+cudaError_t launch_merge(const LayerCall&, cudaStream_t);
+
 }  // namespace steady::cuda::sm90

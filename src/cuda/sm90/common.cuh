@@ -79,16 +79,25 @@ struct Ring {
 
 /// Where what a unit comes to belongs.
 struct UnitPlace {
-  bool split;     // among the slots, because several parts have units of the row
+  bool split;     // in `slot`, because several parts have units of the row
   bool joins;     // otherwise: is added to the units before it
   bool finishes;  // and completes the row's answer
-  int partial;    // that keeps what is left: a slot, or the part's own
+  int slot;
 };
-__device__ inline UnitPlace place_of(const LayerCall& call, const RowPlan& row, int units, int unit,
-                                     int own_partial) {
+__device__ inline UnitPlace place_of(const RowPlan& row, int units, int unit) {
   const bool split = row.first_slot != RowPlan::kWhole;
-  return {split, !split && unit > 0, !split && unit + 1 == units,
-          split ? call.limits.parts + row.first_slot + unit : own_partial};
+  return {split, !split && unit > 0, !split && unit + 1 == units, row.first_slot + unit};
+}
+
+/// What this thread keeps of a row that goes on: rows of products by values, `kDims` of them, in each
+/// of the grid's weighers, of which this is the `weigher`-th of its block's.
+template <int kHalves, int kDims>
+__device__ float4* kept_sums(const LayerCall& call, int weighers, int weigher) {
+  constexpr int kThreadValues = kHalves * kDims / 4;
+  const int block = static_cast<int>(blockIdx.y * gridDim.x) + ptx::block_number();
+  return reinterpret_cast<float4*>(call.tables.kept) +
+         (static_cast<int64_t>(block) * weighers + weigher) * (kThreadValues / 4 * kGroupThreads) +
+         ptx::thread_number() % kGroupThreads;
 }
 
 /// The heads of this block.

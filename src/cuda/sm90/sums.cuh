@@ -27,15 +27,16 @@ class UnitSums {
   /// sums += weights · values of a tile, or without the old sums if !add_old. `weights(step)` is
   /// the left operand of the products over tokens from 16 step on. Waits until they are there:
   /// products read weights in registers as long as they are under way, but the compiler gives the
-  /// registers away.
-  template <class Weights>
+  /// registers away. `weighed(piece)` is called when kPieceTokens more need not be kept.
+  template <int kPieceTokens, class Weights, class Weighed>
   __device__ void weigh(const Weights& weights, const Block* values, const Ones& columns,
-                        bool add_old) {
+                        bool add_old, const Weighed& weighed) {
+    constexpr int kSteps = kTokens / 16, kPieceSteps = kPieceTokens / 16;
     pin();
     ptx::begin_products();
     const auto ones = ptx::uniform(ptx::describe_operand(columns));
 #pragma unroll
-    for (int step = 0; step < kTokens / 16; ++step) {
+    for (int step = 0; step < kSteps; ++step) {
       const auto a = weights(step);
       const bool add = add_old || step > 0;
 #pragma unroll
@@ -47,10 +48,16 @@ class UnitSums {
       }
       ptx::multiply_add<8, false>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)),
                                   add);
+      if ((step + 1) % kPieceSteps == 0) ptx::commit_products();
     }
-    ptx::commit_products();
+    if constexpr (kPieceSteps < kSteps) {
+      static_assert(2 * kPieceSteps == kSteps);
+      ptx::wait_products<1>();
+      weighed(0);
+    }
     ptx::wait_products<0>();
     pin();
+    weighed(kSteps / kPieceSteps - 1);
   }
 
   /// A head's weight, rounded as in the products.
@@ -70,17 +77,31 @@ class UnitSums {
     weight_[2 * half] *= factor;
   }
 
-  /// Adds the row so far, which `merged` weighs.
-  __device__ void join(int half, const float* left, const Merged& merged) {
+  /// Adds the row so far, which `merged` weighs, as keep() has left it.
+  __device__ void join(int half, const float4* kept, const Merged& merged) {
 #pragma unroll
-    for (int j = 0; j < kPairs; ++j) {
-      const float2 before = *reinterpret_cast<const float2*>(left + 8 * j);
-      float* sum = pair(half, j);
-      sum[0] = merge_out(before.x, sum[0], merged);
-      sum[1] = merge_out(before.y, sum[1], merged);
+    for (int j = 0; j < kPairs; j += 2) {
+      // More loads under way than these would take registers that are not there.
+      if (j % 8 == 0) asm volatile("" ::: "memory");
+      const float4 before = kept[kept_at(half, j)];
+      float *const first = pair(half, j), *const second = pair(half, j + 1);
+      first[0] = merge_out(before.x, first[0], merged);
+      first[1] = merge_out(before.y, first[1], merged);
+      second[0] = merge_out(before.z, second[0], merged);
+      second[1] = merge_out(before.w, second[1], merged);
     }
   }
 
+  /// Leaves the sums of a half for join() by the same thread.
+  __device__ void keep(int half, float4* kept) {
+#pragma unroll
+    for (int j = 0; j < kPairs; j += 2) {
+      const float *const first = pair(half, j), *const second = pair(half, j + 1);
+      kept[kept_at(half, j)] = {first[0], first[1], second[0], second[1]};
+    }
+  }
+
+  /// Leaves the sums of a half for merge, at `out` of its head.
   __device__ void store(int half, float* out) {
 #pragma unroll
     for (int j = 0; j < kPairs; ++j) {
@@ -95,6 +116,11 @@ class UnitSums {
   struct Part {
     float at[kPartDims / 2];
   };
+
+  /// Threads of a warpgroup beside each other.
+  __device__ static int kept_at(int half, int j) {
+    return (half * kPairs + j) / 2 * kGroupThreads;
+  }
 
   __device__ void pin() {
     for (auto& part : sums_) ptx::pin(part.at);

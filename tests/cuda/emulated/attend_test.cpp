@@ -148,19 +148,22 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<SoftmaxState> states(size_t{1} * (limits.parts + limits.slots) * heads);
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
-  const Tables tables = {plan, nullptr, states.data(), outs.data(), nullptr, &layers};
+  std::vector<float> kept(size_t{1} * limits.parts * heads / kernel.heads * 2 * 64 * kHeadDim, NAN);
+  const Tables tables = {plan,    nullptr, states.data(), outs.data(), kept.data(),
+                         nullptr, &layers};
   const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
                           kSeal, limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.cluster != Kernel::kPortable) {
     const int groups = (heads + kernel.heads - 1) / kernel.heads;
-    EXPECT_EQ(sm90::launch_attend(call, {kernel.cluster, groups, limits.parts}, nullptr),
-              cudaSuccess);
+    const sm90::Spread spread = {kernel.cluster, groups, limits.parts};
+    EXPECT_EQ(sm90::launch_attend(call, spread, nullptr), cudaSuccess);
+    EXPECT_EQ(sm90::launch_merge(call, nullptr), cudaSuccess);
   } else {
     const AttendChoice choice = portable_choice(inputs.shape(), kernel.heads);
     EXPECT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
+    EXPECT_EQ(launch_merge(call, nullptr), cudaSuccess);
   }
-  EXPECT_EQ(launch_merge(call, nullptr), cudaSuccess);
   return answer;
 }
 

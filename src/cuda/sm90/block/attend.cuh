@@ -17,7 +17,8 @@ __device__ inline void prepare(Shared& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.tokens_full[buffer], kGroupThreads);
-      ptx::init_barrier(&shared.tokens_empty[buffer], (1 + kWeighers) * kGroupThreads);
+      for (auto& of_piece : shared.tokens_empty)
+        ptx::init_barrier(&of_piece[buffer], kWeighers * kGroupThreads);
     }
     for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kGroupThreads);
     ptx::init_barrier(shared.weights_full, kGroupThreads);

@@ -83,7 +83,7 @@ class Finder {
     if (thread % 32 != 0) return;
     shared_.ahead[warp] = cursor;
     if (warp == 0 && valid)
-      shared_.units[cursor.number() % kUnits] = cursor.describe(call_, own_part());
+      shared_.units[cursor.number() % kUnits] = cursor.describe();
   }
 
   /// Begins to read the slot of this lane's token in the next tile, if there is one.

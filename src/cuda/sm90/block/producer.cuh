@@ -7,7 +7,7 @@
 
 namespace steady::cuda::sm90::block {
 
-/// A warp brings pieces of eight tokens, two of each tile. Four lanes share a token: each has
+/// A warp brings eight tokens of each of a tile's pieces. Four lanes share a token: each has
 /// sixteen values of every block. While a piece is turned into bf16, the bytes of the next one are
 /// copied to shared memory. But for tokens that are not plain, nothing is loaded from global
 /// memory into registers: such loads would share scoreboards with others that take less time.
@@ -23,9 +23,11 @@ class Producer {
     do {
       const Unit& unit = shared_.units[number_++ % kUnits];
       for (int left = unit.tiles; left > 0; --left) {
-        ring_.wait_empty(shared_.tokens_empty);
 #pragma unroll 1
-        for (int number = 0; number < kTilePieces; ++number) bring(number);
+        for (int number = 0; number < kTilePieces; ++number) {
+          ring_.wait_empty(shared_.tokens_empty[number]);
+          bring(number);
+        }
         ptx::fence_shared_writes();
         ptx::arrive(&shared_.tokens_full[ring_.index]);
         ring_.advance();
@@ -36,9 +38,8 @@ class Producer {
   }
 
  private:
-  static constexpr int kTokenLanes = 4, kPieceTokens = Raw::kPieceTokens;
-  static constexpr int kTilePieces = kTokens / kPieceTokens / kWarps;  // of a warp
-  static_assert(kTokenLanes * kPieceTokens == 32);
+  static constexpr int kTokenLanes = 4;
+  static_assert(kTokenLanes * Raw::kWarpTokens == 32);
   static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
 
   /// Of this thread; asked for once a piece, for there are no registers to keep it all.
@@ -48,7 +49,7 @@ class Producer {
 
     /// The line of a tile that this lane shares in piece `number`.
     __device__ int line(int number) const {
-      return (number * kWarps + warp) * kPieceTokens + token;
+      return (number * kWarps + warp) * Raw::kWarpTokens + token;
     }
   };
   __device__ static Place place() {
@@ -130,7 +131,7 @@ class Producer {
   __device__ void store_slowly(int share, int line, const Found& found, uint32_t flags, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
-    again = (others >> (line % kPieceTokens * kTokenLanes) & ((1u << kTokenLanes) - 1)) != 0;
+    again = (others >> (line % Raw::kWarpTokens * kTokenLanes) & ((1u << kTokenLanes) - 1)) != 0;
     if ((flags & Found::kSlow) == 0 && !again) return;
     const uint8_t* const data = found.data[line];
     const Token place = {call_.layer.scopes[(flags & Found::kSecondScope) != 0].shape.format, data,

@@ -31,6 +31,7 @@ class Scorer {
       if (unit.begins_row) wait_for_queries();
       head_weights_.begin_unit();
       for (int left = unit.tiles; left > 0; --left) {
+        finder_.find();
         ring_.wait_full(shared_.tokens_full);
         score_tile(unit, left == 1);
         ring_.advance();
@@ -68,7 +69,6 @@ class Scorer {
     }
     weights_buffer_.wait_empty(shared_.weights_empty);
     if (R::first_head(warp(), 0) < heads_) make_weights(sums);
-    ptx::arrive(&shared_.tokens_empty[ring_.index]);
     ptx::fence_shared_writes();
     ptx::arrive(shared_.weights_full);
   }
@@ -101,7 +101,7 @@ class Scorer {
     sync();  // all have theirs there
   }
 
-  /// scores = q · tokens. Meanwhile tokens of a later tile are found.
+  /// scores = q · tokens.
   __device__ void multiply(Sums* scores) {
     const auto q = ptx::uniform(ptx::describe_operand(shared_.q));
     const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring_.index]));
@@ -119,7 +119,6 @@ class Scorer {
     ptx::begin_products();
     add_quarter(0, scores);
     add_quarter(1, &second);
-    finder_.find();
     ptx::wait_products<0>();
     ptx::pin(scores->at);
     ptx::pin(second.at);
@@ -236,7 +235,7 @@ class Scorer {
       end.finish = finished.out_weight;
       write_lse(call_, finished, unit.row, head_of_all);
     } else if (place.split) {
-      partial_states(call_, place.partial)[head_of_all] = state;
+      partial_states(call_, place.slot)[head_of_all] = state;
     }
     shared_.unit_end[row(half)] = end;
   }

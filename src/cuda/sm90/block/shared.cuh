@@ -53,7 +53,7 @@ class UnitCursor {
     return end() <= begin() ? 1 : (end() - begin() + kTokens - 1) / kTokens;
   }
 
-  __device__ Unit describe(const LayerCall& call, int own_partial) const {
+  __device__ Unit describe() const {
     const bool last_unit = unit_ + 1 == units_.count;
     const bool last_here = row_ == end_.row && unit_ + 1 == end_.unit;
     const bool last_row = row_ + 1 == end_.row && end_.unit == 0;
@@ -62,7 +62,7 @@ class UnitCursor {
             unit_ == first_unit_,
             last_unit || last_here,
             last_here || (last_unit && last_row),
-            place_of(call, plan_, units_.count, unit_, own_partial)};
+            place_of(plan_, units_.count, unit_)};
   }
 
  private:
@@ -102,12 +102,15 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-/// What a producer warp has before it is turned into bf16: of a piece of eight tokens, as lanes
+/// Of a tile, in the order in which they are brought and weighed.
+inline constexpr int kTilePieces = 2, kPieceTokens = kTokens / kTilePieces;
+
+/// What a producer warp has before it is turned into bf16: of eight tokens of a piece, as lanes
 /// have it; each lane reads and overwrites its own.
 struct Raw {
-  static constexpr int kPieceTokens = 8;
+  static constexpr int kWarpTokens = kPieceTokens / kWarps;
   uint4 bytes[kBlocks + 1][32];
-  uint2 scales[kPieceTokens];
+  uint2 scales[kWarpTokens];
 };
 
 /// Where the tokens of a tile lie. After a part's last tile there are some that name nothing.
@@ -144,8 +147,9 @@ struct Shared {
   // orders before the arrival of one lane for its warp.
   // From scorer to producers; who scores a tile knows that those before have been brought.
   uint64_t found_full[kFounds];
-  // From producers to scorer and weighers, and back.
-  uint64_t tokens_full[kBuffers], tokens_empty[kBuffers];
+  // From producers to scorer and weighers, and back from weighers, each piece for itself: who has
+  // weights knows that the tile has been scored.
+  uint64_t tokens_full[kBuffers], tokens_empty[kTilePieces][kBuffers];
   // From scorer to weighers; only weights go back: who has them for a later tile has all.
   uint64_t weights_full[1], weights_empty[1], unit_end_full[1];
 };

@@ -27,7 +27,6 @@ class Weigher {
         const bool begins = left == tiles;
         if (!begins) rescale_if_moved();
         weigh(!begins);
-        ptx::arrive(&shared_.tokens_empty[ring_.index]);
         if (left == 1) end_unit(unit);
         ptx::arrive(shared_.weights_empty);
         ring_.advance();
@@ -65,8 +64,12 @@ class Weigher {
     const auto of_step = [&](int step) {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
-    sums_.weigh(of_step, &shared_.tokens[ring_.index][first_dim_ / kBlockDims], shared_.ones,
-                add_old);
+    const auto weighed = [&](int piece) {
+      ptx::arrive(&shared_.tokens_empty[piece][ring_.index]);
+    };
+    sums_.template weigh<kPieceTokens>(of_step,
+                                       &shared_.tokens[ring_.index][first_dim_ / kBlockDims],
+                                       shared_.ones, add_old, weighed);
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
@@ -82,23 +85,28 @@ class Weigher {
     const bool there = head(half) < heads_here(call_);
     const UnitPlace& place = unit.place;
     const HeadEnd end = shared_.unit_end[row(half)];
-    float* out = partial_out(call_, place.partial, first_head(call_) + head(half)) + first_dim_ +
-                 2 * (lane() % 4);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
     // exact sum leaves only what rounding changed between the tokens.
     const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(half);
     if (place.joins) [[unlikely]] {
       sums_.rescale(half, scale);
-      if (there) sums_.join(half, out, {{}, end.left_weight, end.right_weight});
+      sums_.join(half, kept(), {{}, end.left_weight, end.right_weight});
       sums_.rescale(half, end.finish);
     } else {
       sums_.rescale(half, scale * end.finish);
     }
     if (place.finishes) [[likely]] {
       write_answer(half, unit.row, there);
+    } else if (!place.split) [[unlikely]] {
+      sums_.keep(half, kept());
     } else if (there) {
-      sums_.store(half, out);
+      sums_.store(half, partial_out(call_, place.slot, first_head(call_) + head(half)) +
+                            first_dim_ + 2 * (lane() % 4));
     }
+  }
+
+  __device__ float4* kept() const {
+    return kept_sums<kHalves, kDims>(call_, kWeighers, first_dim_ / kDims);
   }
 
   /// Writes the row's answer, four chunks of eight heads at a time. A quad writes a head's.

@@ -148,12 +148,13 @@ class Weigher {
       }
       return a;
     };
-    sums_.weigh(of_step, shared_.tokens[tokens_.index], shared_.ones, add_old);
+    sums_.template weigh<kTokens>(of_step, shared_.tokens[tokens_.index], shared_.ones, add_old,
+                                  [](int) {});
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit() {
-    const UnitPlace place = tile_.place(own_part<S>());
+    const UnitPlace place = tile_.place();
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, place);
     head_weights_.begin_unit();
@@ -162,7 +163,7 @@ class Weigher {
   __device__ void end_unit(int half, const UnitPlace& place) {
     const bool there = head(half) < heads_;
     const int head_of_all = first_head(call_) + head(half);
-    float* out = partial_out(call_, place.partial, head_of_all) + first_dim() + 2 * (lane() % 4);
+    const auto kept = [&] { return kept_sums<kHalves, S::kOwnDims>(call_, 1, 0); };
     const float sum = head_weights_.unit_sum(half);
     SoftmaxState state = head_weights_.state(half, sum);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
@@ -171,7 +172,7 @@ class Weigher {
     if (place.joins) [[unlikely]] {
       const Merged merged = merge(row_so_far(half), state);
       sums_.rescale(half, factor);
-      if (there) sums_.join(half, out, merged);
+      sums_.join(half, kept(), merged);
       state = merged.state;
       factor = 1.0f;
     }
@@ -187,8 +188,13 @@ class Weigher {
       write_answer(half, tile_.row(), there);
     } else {
       sums_.rescale(half, factor);
-      if (there) sums_.store(half, out);
-      if (tells && place.split) partial_states(call_, place.partial)[head_of_all] = state;
+      if (!place.split) {
+        sums_.keep(half, kept());
+      } else if (there) {
+        sums_.store(half,
+                    partial_out(call_, place.slot, head_of_all) + first_dim() + 2 * (lane() % 4));
+      }
+      if (tells && place.split) partial_states(call_, place.slot)[head_of_all] = state;
     }
   }
 

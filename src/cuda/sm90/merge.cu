@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// Partials of split rows in, their answers out: one block a head, the units in their order.
+#include <algorithm>
+
+#include "cuda/ptx/grid.cuh"
+#include "cuda/row_state.cuh"
+#include "cuda/sm90/attend.hpp"
+#include "cuda/sm90/common.cuh"
+
+namespace steady::cuda::sm90 {
+namespace {
+
+constexpr int kThreadValues = 4, kMergeThreads = kHeadDim / kThreadValues;
+
+/// Which of the batch's rows a block looks at.
+enum class Look { kAll, kListed };
+
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_kernel(const __grid_constant__ LayerCall call, Look look) {
+  ptx::let_next_grid_begin();
+  ptx::wait_for_earlier_grids();
+  const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  if (!planned(call)) return;
+  // Check has read it; nothing here does.
+  if (call.tables.faults != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && thread == 0)
+    ++*call.tables.layer;
+  int row = static_cast<int>(blockIdx.y);
+  if (look == Look::kListed) {
+    if (row >= call.tables.plan.header->split_count) return;
+    row = call.tables.plan.split_rows[row];
+  }
+  const RowPlan plan = call.tables.plan.rows[row];
+  if (plan.first_slot == RowPlan::kWhole) return;
+
+  const int units = cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count;
+  const auto values = [&](int unit) {
+    return reinterpret_cast<const float4*>(partial_out(call, plan.first_slot + unit, head))[thread];
+  };
+  SoftmaxState state = partial_states(call, plan.first_slot)[head];
+  float4 out = values(0);
+#pragma unroll 4
+  for (int unit = 1; unit < units; ++unit) {
+    const Merged merged = merge(state, partial_states(call, plan.first_slot + unit)[head]);
+    const float4 more = values(unit);
+    out = {merge_out(out.x, more.x, merged), merge_out(out.y, more.y, merged),
+           merge_out(out.z, more.z, merged), merge_out(out.w, more.w, merged)};
+    state = merged.state;
+  }
+
+  const Finished finished = finish_head(call, state, head);
+  if (thread == 0) write_lse(call, finished, row, head);
+  const Layer& layer = call.layer;
+  uint16_t* const answer = layer.out +
+                           row_offset(layer.out_strides, call.queries, row, head) +
+                           kThreadValues * thread;
+  const float weight = finished.out_weight;
+  const uint2 pairs = {bf16x2(out.x * weight, out.y * weight),
+                       bf16x2(out.z * weight, out.w * weight)};
+  if (reinterpret_cast<uintptr_t>(answer) % sizeof pairs == 0) {
+    *reinterpret_cast<uint2*>(answer) = pairs;
+  } else {
+    for (int i = 0; i < kThreadValues; ++i)
+      answer[i] = static_cast<uint16_t>((i < 2 ? pairs.x : pairs.y) >> (16 * (i % 2)));
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_merge(const LayerCall& call, cudaStream_t stream) {
+  // A border between two parts splits one row at most. With fewer rows than parts all are looked
+  // at: one look-up less.
+  const int rows = call.layer.batch * call.queries;
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(call.heads, std::min(rows, call.limits.parts));
+  config.blockDim = dim3(kMergeThreads);
+  config.stream = stream;
+  config.attrs = &attribute;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, merge_kernel, call,
+                            rows <= call.limits.parts ? Look::kAll : Look::kListed);
+}
+
+}  // namespace steady::cuda::sm90
