@@ -79,8 +79,8 @@ STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t s
   return {nearest_row(border), {border.row, unit}, worth_a_split ? units.count : 0};
 }
 
-/// Moves borders to where units begin, and hands out the slots for partials. Takes the candidates in
-/// order.
+/// Moves borders to where units begin, and hands out the slots for partials. Takes the candidates
+/// in order.
 class Dealer {
  public:
   STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables)

@@ -83,13 +83,13 @@ class Attend {
         const int begin = unit * units.tokens_each;
         attend(row, plan, begin, min(begin + units.tokens_each, tokens));
         if (plan.first_slot != RowPlan::kWhole) {
-          store(plan.first_slot + call_.limits.parts + unit, shared_.unit);
+          store(plan.first_slot + unit, shared_.unit);
         } else {
           if (unit > 0)
             merge_into_row();
           else
             set_row();
-          if (unit + 1 < units.count) store(static_cast<int>(blockIdx.x), shared_.row);
+          if (unit + 1 < units.count) store(own_partial(), shared_.row);
         }
       }
       if (plan.first_slot == RowPlan::kWhole) finish(row);
@@ -271,6 +271,9 @@ class Attend {
     __syncthreads();
   }
 
+  /// This part's, behind the slots.
+  __device__ int own_partial() const { return call_.limits.slots + static_cast<int>(blockIdx.x); }
+
   /// The row so far lies in this part's own partial; joins it with the unit, in shared_.row and
   /// sums_.
   __device__ void merge_into_row() {
@@ -281,7 +284,7 @@ class Attend {
     __syncthreads();
     for_each_pair([&](int head, int d, float& a, float& b) {
       const float2 left = *reinterpret_cast<const float2*>(
-          partial_out(call_, static_cast<int>(blockIdx.x), first_head() + head) + d);
+          partial_out(call_, own_partial(), first_head() + head) + d);
       a = merge_out(left.x, a, shared_.merged[head]);
       b = merge_out(left.y, b, shared_.merged[head]);
     });

@@ -19,8 +19,8 @@ struct Card {
   sm90::Room room;      ///< of a card that runs the kernels of sm90/; else none
 };
 
-/// How work is cut on this card and what that needs; a pure function, so that sizes depend on shape and
-/// card alone.
+/// How work is cut on this card and what that needs; a pure function, so that sizes depend on shape
+/// and card alone.
 struct Cut {
   PlanLimits limits;
   PartialRoom room;

@@ -35,7 +35,7 @@ struct Tables {
 
 /// Room for sums of units, beside the answers.
 struct PartialRoom {
-  int partials;  ///< of all heads: the slots, before them where blocks need it each part's own
+  int partials;  ///< of all heads: the slots, behind them where blocks need it each part's own
   size_t kept;   ///< floats
 };
 

@@ -25,7 +25,7 @@ __global__ void __launch_bounds__(kHeadsABlock * 32)
   const int row = call.tables.plan.split_rows[blockIdx.x];
   const RowPlan plan = call.tables.plan.rows[row];
   const int units = cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count;
-  const int first = call.limits.parts + plan.first_slot;
+  const int first = plan.first_slot;
   SoftmaxState state = partial_states(call, first)[head];
   float2 out[kPairs];
   const auto* left = reinterpret_cast<const float2*>(partial_out(call, first, head));

@@ -102,9 +102,8 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   if (part + 1 < parts) {
     const int64_t share_end = total * (part + 1) / parts;
     const int row = row_at(tables.row_begins, rows, share_end);
-    candidates[part] =
-        consider(call.limits, total / parts,
-                 {row, share_end - tables.row_begins[row], tables.plan.rows[row]});
+    candidates[part] = consider(call.limits, total / parts,
+                                {row, share_end - tables.row_begins[row], tables.plan.rows[row]});
   }
   __syncthreads();
   PlanHeader header = {call.seal, call.step.batch, 0, 0};

@@ -57,8 +57,11 @@ TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
         shape.queries = STEADY_MAX_QUERIES;
         shape.kinds = kinds;
         for (int kind = 1; kind < kinds; ++kind) shape.compressed[kind] = shape.compressed[0];
-        EXPECT_LE(MemoryMap(shape, limits_for(shape, 132)).bytes(), 35'000'000u)
-            << heads << " heads, " << compressed << " tokens, " << kinds << " kinds";
+        for (const bool hopper : {false, true}) {
+          const Cut cut = cut_for(shape, 132, hopper);
+          EXPECT_LE(MemoryMap(shape, cut.limits, cut.room).bytes(), 35'000'000u)
+              << heads << " heads, " << compressed << " tokens, " << kinds << " kinds";
+        }
       }
     }
   }
@@ -86,7 +89,7 @@ TEST(Divisor, DividesAsDivisionDoes) {
 
 TEST(Choice, TheRowsOfDeepSeekV4AreOneUnit) {
   for (const int compressed : {0, 512, 1024}) {
-    const PlanLimits limits = limits_for(shape_of(64, compressed), 132);
+    const PlanLimits limits = cut_for(shape_of(64, compressed), 132, true).limits;
     EXPECT_EQ(cut_row(128 + compressed, limits).count, 1);
     EXPECT_EQ(limits.slots, 0);
   }

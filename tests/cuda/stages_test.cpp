@@ -42,7 +42,7 @@ struct CommonTables {
   }
   PlanTables plan() const { return {header.get(), parts.get(), rows.get(), split_rows.get()}; }
   Tables tables() const {
-    return {plan(), row_begins.get(), nullptr, nullptr, nullptr, layer.get()};
+    return {plan(), row_begins.get(), nullptr, nullptr, nullptr, nullptr, layer.get()};
   }
 
   Common<PlanHeader> header;
@@ -225,6 +225,8 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
   LayerCall call = {kHeads, 1, shape.softmax_scale, 77, limits, inputs.layer(), tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
+  Common<float> kept(size_t{5} * limits.parts * 64 * kHeadDim);  // for the most groups below
+  call.tables.kept = kept.get();
   std::vector<std::function<cudaError_t()>> kernels;
   ASSERT_NO_FATAL_FAILURE(add_kernels(shape, call, &kernels));
   for (const auto& launch : kernels) {
@@ -242,8 +244,7 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
         const UnitAnswer wanted(shape, inputs.layer(), row, plan, begin,
                                 std::min(begin + units.tokens_each, tokens));
         for (int head = 0; head < kHeads; ++head) {
-          const size_t at =
-              static_cast<size_t>(limits.parts + plan.first_slot + unit) * kHeads + head;
+          const size_t at = static_cast<size_t>(plan.first_slot + unit) * kHeads + head;
           expect_same_unit(states[at], outs.get() + at * kHeadDim, wanted.states[head],
                            wanted.out.data() + head * kHeadDim);
         }
@@ -272,7 +273,7 @@ TEST_F(Stages, MergeOfTheCpusPartialsEqualsTheCpusMerge) {
     sink[head] = head == 0 ? INFINITY : head == 1 ? -INFINITY : normal(random);
     for (int unit = 0; unit < kUnits;
          ++unit) {  // one head has empty units at both ends, one has none
-      const size_t at = static_cast<size_t>(limits.parts + unit) * kHeads + head;
+      const size_t at = static_cast<size_t>(unit) * kHeads + head;
       if ((head == 3 && unit % 2 == 0) || head == 4) {
         states[at] = {};
         std::fill_n(outs.get() + at * kHeadDim, kHeadDim, 0.0f);
@@ -288,29 +289,42 @@ TEST_F(Stages, MergeOfTheCpusPartialsEqualsTheCpusMerge) {
   LayerCall call = {kHeads, 1, 1.0f, 77, limits, layer, tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
-  ASSERT_EQ(launch_merge(call, nullptr), cudaSuccess);
-  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-
   std::vector<uint16_t> expected(out.size());
   std::vector<float> expected_lse(kHeads);
   layer.out = expected.data();
   layer.lse = expected_lse.data();
   const auto slot = [&](int unit) -> Partial {
-    const size_t at = static_cast<size_t>(limits.parts + unit) * kHeads;
+    const size_t at = static_cast<size_t>(unit) * kHeads;
     return {states.get() + at, outs.get() + at * kHeadDim};
   };
-  for (int head = 0; head < kHeads; ++head) {
-    for (int unit = 1; unit < kUnits; ++unit) cpu::merge(slot(0), slot(unit), head);
-    cpu::finish(shape, layer, 0, head, slot(0));
-    if (std::isinf(expected_lse[head])) {
-      EXPECT_EQ(lse[head], expected_lse[head]);
-    } else {
-      EXPECT_NEAR(lse[head], expected_lse[head], 1e-5);
+  std::vector<cudaError_t (*)(const LayerCall&, cudaStream_t)> kernels = {launch_merge};
+#if STEADY_WITH_SM90
+  cudaDeviceProp card = {};
+  ASSERT_EQ(cudaGetDeviceProperties(&card, 0), cudaSuccess);
+  if (has_hopper_kernels(card)) kernels.push_back(sm90::launch_merge);
+#endif
+  for (const auto& launch : kernels) {
+    std::memset(out.get(), 0xff, out.size() * sizeof(uint16_t));
+    std::memset(lse.get(), 0xff, lse.size() * sizeof(float));
+    ASSERT_EQ(launch(call, nullptr), cudaSuccess);
+    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+    const std::vector<SoftmaxState> left_states(states.get(), states.get() + states.size());
+    const std::vector<float> left_outs(outs.get(), outs.get() + outs.size());
+    for (int head = 0; head < kHeads; ++head) {
+      for (int unit = 1; unit < kUnits; ++unit) cpu::merge(slot(0), slot(unit), head);
+      cpu::finish(shape, layer, 0, head, slot(0));
+      if (std::isinf(expected_lse[head])) {
+        EXPECT_EQ(lse[head], expected_lse[head]);
+      } else {
+        EXPECT_NEAR(lse[head], expected_lse[head], 1e-5);
+      }
+      for (int d = 0; d < kHeadDim; ++d) {
+        const float want = float_from_bf16(expected[head * kHeadDim + d]);
+        EXPECT_NEAR(float_from_bf16(out[head * kHeadDim + d]), want, std::abs(want) / 128 + 1e-6);
+      }
     }
-    for (int d = 0; d < kHeadDim; ++d) {
-      const float want = float_from_bf16(expected[head * kHeadDim + d]);
-      EXPECT_NEAR(float_from_bf16(out[head * kHeadDim + d]), want, std::abs(want) / 128 + 1e-6);
-    }
+    std::copy(left_states.begin(), left_states.end(), states.get());  // as they were
+    std::copy(left_outs.begin(), left_outs.end(), outs.get());
   }
 }
 

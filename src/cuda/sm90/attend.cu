@@ -81,17 +81,19 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   };
   constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
-  // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because 64
-  // rows of two units take pairs 64 us and blocks, of which each has a row, 87.
-  if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
-    return {1, large_groups, limits.parts};
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
+  // More parts than units would only make borders between parts miss those between units.
+  const int parts = static_cast<int>(std::min<int64_t>(limits.parts, units));
+  // What pairs do not do in one round takes blocks less time: rows, or units of rows that all may
+  // be split. Where only some may, a block has a whole row nearly as long as a pair has two.
+  const int64_t shares = units <= limits.slots ? units : rows;
+  if (shares * large_groups > room.pairs && has_short_pages(shape)) return {1, large_groups, parts};
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
     const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
     if (spread.cluster != 0 && units * groups > clusters) break;
-    spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, limits.parts)};
+    spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, parts)};
   }
   return spread;
 }

@@ -89,8 +89,8 @@ __device__ inline UnitPlace place_of(const RowPlan& row, int units, int unit) {
   return {split, !split && unit > 0, !split && unit + 1 == units, row.first_slot + unit};
 }
 
-/// What this thread keeps of a row that goes on: rows of products by values, `kDims` of them, in each
-/// of the grid's weighers, of which this is the `weigher`-th of its block's.
+/// What this thread keeps of a row that goes on: rows of products by values, `kDims` of them, in
+/// each of the grid's weighers, of which this is the `weigher`-th of its block's.
 template <int kHalves, int kDims>
 __device__ float4* kept_sums(const LayerCall& call, int weighers, int weigher) {
   constexpr int kThreadValues = kHalves * kDims / 4;

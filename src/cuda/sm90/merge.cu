@@ -50,9 +50,8 @@ __global__ void __launch_bounds__(kMergeThreads)
   const Finished finished = finish_head(call, state, head);
   if (thread == 0) write_lse(call, finished, row, head);
   const Layer& layer = call.layer;
-  uint16_t* const answer = layer.out +
-                           row_offset(layer.out_strides, call.queries, row, head) +
-                           kThreadValues * thread;
+  uint16_t* const answer =
+      layer.out + row_offset(layer.out_strides, call.queries, row, head) + kThreadValues * thread;
   const float weight = finished.out_weight;
   const uint2 pairs = {bf16x2(out.x * weight, out.y * weight),
                        bf16x2(out.z * weight, out.w * weight)};

@@ -118,9 +118,7 @@ class UnitSums {
   };
 
   /// Threads of a warpgroup beside each other.
-  __device__ static int kept_at(int half, int j) {
-    return (half * kPairs + j) / 2 * kGroupThreads;
-  }
+  __device__ static int kept_at(int half, int j) { return (half * kPairs + j) / 2 * kGroupThreads; }
 
   __device__ void pin() {
     for (auto& part : sums_) ptx::pin(part.at);

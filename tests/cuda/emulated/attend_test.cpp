@@ -148,14 +148,15 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<SoftmaxState> states(size_t{1} * (limits.parts + limits.slots) * heads);
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
-  std::vector<float> kept(size_t{1} * limits.parts * heads / kernel.heads * 2 * 64 * kHeadDim, NAN);
-  const Tables tables = {plan,    nullptr, states.data(), outs.data(), kept.data(),
-                         nullptr, &layers};
+  const int groups = (heads + kernel.heads - 1) / kernel.heads;
+  constexpr int kMostRows = 64;  // of products, in a block
+  std::vector<float> kept(
+      size_t{1} * limits.parts * std::max(kernel.cluster, 1) * groups * kMostRows * kHeadDim, NAN);
+  const Tables tables = {plan, nullptr, states.data(), outs.data(), kept.data(), nullptr, &layers};
   const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
                           kSeal, limits, inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.cluster != Kernel::kPortable) {
-    const int groups = (heads + kernel.heads - 1) / kernel.heads;
     const sm90::Spread spread = {kernel.cluster, groups, limits.parts};
     EXPECT_EQ(sm90::launch_attend(call, spread, nullptr), cudaSuccess);
     EXPECT_EQ(sm90::launch_merge(call, nullptr), cudaSuccess);
@@ -300,30 +301,32 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
   EXPECT_TRUE(run(inputs, kManyUnits, {1, 32}) == in_clusters);
 }
 
-TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
+TEST(EmulatedHopper, ManyRowsOrUnitsTakeWholeVectorsAndFewRowsSpread) {
   const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, page_tokens, compressed};
-    const PlanLimits limits = {heads <= 64 ? 132 : 66, 0, 1152, 128};
+    const PlanLimits limits = {heads <= 64 ? 132 : 66, 128, 1152, 128};
     const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, 32});
     return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
   };
   using Is = std::array<int, 3>;
   EXPECT_EQ(spread(64, 4096), (Is{1, 64, 132}));
-  EXPECT_EQ(spread(64, 67), (Is{1, 64, 132}));
-  EXPECT_EQ(spread(64, 67, 512, 3'000'000), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 67), (Is{1, 64, 67}));
+  EXPECT_EQ(spread(64, 67, 512, 3'000'000), (Is{1, 64, 67}));
   EXPECT_EQ(spread(64, 67, 512, 4'000'000), (Is{2, 64, 66}));  // a page beyond 2 GiB
   EXPECT_EQ(spread(64, 66), (Is{2, 64, 66}));
   EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
   EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
   EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
-  EXPECT_EQ(spread(64, 1), (Is{4, 8, 4}));
+  EXPECT_EQ(spread(64, 1), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
-  EXPECT_EQ(spread(64, 64, 8192), (Is{2, 64, 66}));
+  EXPECT_EQ(spread(64, 8, 8192), (Is{2, 64, 64}));
+  EXPECT_EQ(spread(64, 16, 8192), (Is{1, 64, 128}));
+  EXPECT_EQ(spread(64, 17, 8192), (Is{2, 64, 66}));  // some rows would stay whole
   EXPECT_EQ(spread(128, 4096), (Is{1, 64, 66}));
   EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
   EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32
-  EXPECT_EQ(spread(1, 1), (Is{4, 8, 32}));
+  EXPECT_EQ(spread(1, 1), (Is{4, 8, 1}));
 }
 
 TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {

@@ -82,8 +82,7 @@ class Finder {
     const int thread = ptx::thread_number(), warp = thread / 32 % kWarps;
     if (thread % 32 != 0) return;
     shared_.ahead[warp] = cursor;
-    if (warp == 0 && valid)
-      shared_.units[cursor.number() % kUnits] = cursor.describe();
+    if (warp == 0 && valid) shared_.units[cursor.number() % kUnits] = cursor.describe();
   }
 
   /// Begins to read the slot of this lane's token in the next tile, if there is one.

@@ -64,9 +64,7 @@ class Weigher {
     const auto of_step = [&](int step) {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
-    const auto weighed = [&](int piece) {
-      ptx::arrive(&shared_.tokens_empty[piece][ring_.index]);
-    };
+    const auto weighed = [&](int piece) { ptx::arrive(&shared_.tokens_empty[piece][ring_.index]); };
     sums_.template weigh<kPieceTokens>(of_step,
                                        &shared_.tokens[ring_.index][first_dim_ / kBlockDims],
                                        shared_.ones, add_old, weighed);

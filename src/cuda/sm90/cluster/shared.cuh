@@ -108,9 +108,7 @@ class TileCursor {
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
-  __device__ UnitPlace place() const {
-    return place_of(plan_, units_.count, unit_);
-  }
+  __device__ UnitPlace place() const { return place_of(plan_, units_.count, unit_); }
   /// Whether this part has units of the next row.
   __device__ bool goes_on() const {
     return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
