@@ -43,7 +43,7 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   if (hopper) {
     const int rows =
         (shape.heads + groups - 1) / groups <= kGroupHeads / 2 ? kGroupHeads / 2 : kGroupHeads;
-    cut.room.kept = size_t{1} * multiprocessors * rows * kHeadDim;
+    cut.room.kept = size_t{1} * std::max(multiprocessors, parts * groups) * rows * kHeadDim;
   }
   const size_t other_bytes = MemoryMap(shape, cut.limits, cut.room).bytes();
   const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));

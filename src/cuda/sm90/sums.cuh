@@ -82,7 +82,7 @@ class UnitSums {
 #pragma unroll
     for (int j = 0; j < kPairs; j += 2) {
       // More loads under way than these would take registers that are not there.
-      if (j % 8 == 0) asm volatile("" ::: "memory");
+      if (j % 8 == 0) ptx::keep_order();
       const float4 before = kept[kept_at(half, j)];
       float *const first = pair(half, j), *const second = pair(half, j + 1);
       first[0] = merge_out(before.x, first[0], merged);
