@@ -44,7 +44,7 @@ class Scorer {
   }
 
  private:
-  using R = Rows<kHeads>;
+  using R = OwnRows<kHeads>;
   static constexpr int kHalves = R::kHalves;
   /// Of products. They cut off what is small beside the sum so far: quarters of a vector are summed
   /// apart.
@@ -52,12 +52,6 @@ class Scorer {
     float at[kTokens / 2];
   };
 
-  __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
-  __device__ static int warp() { return thread() / 32; }
-  __device__ static int lane() { return thread() % 32; }
-  __device__ static int head(int half) { return R::first_head(warp(), half) + lane() / 4; }
-  /// Of products.
-  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
 
   __device__ void score_tile(const Unit& unit, bool last_of_unit) {
@@ -68,7 +62,7 @@ class Scorer {
       load_queries(unit.row + 1);
     }
     weights_buffer_.wait_empty(shared_.weights_empty);
-    if (R::first_head(warp(), 0) < heads_) make_weights(sums);
+    if (R::first_head(R::warp(), 0) < heads_) make_weights(sums);
     ptx::fence_shared_writes();
     ptx::arrive(shared_.weights_full);
   }
@@ -77,7 +71,7 @@ class Scorer {
   __device__ void load_queries(int row) {
     constexpr int kChunks = kHeadDim / kChunkDims, kStep = kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
-    const int chunk = thread() % kChunks, first = thread() / kChunks;
+    const int chunk = R::thread() % kChunks, first = R::thread() / kChunks;
     const uint16_t* q = layer.q +
                         row_offset(layer.q_strides, call_.queries, row, first_head(call_) + first) +
                         chunk * kChunkDims;
@@ -149,7 +143,7 @@ class Scorer {
         scores[half][k] = all.at[at];
       }
     }
-    const int lane = this->lane(), warp = this->warp();
+    const int lane = R::lane(), warp = R::warp();
     // Each lane looks at one of the tile's eights of tokens.
     const uint32_t* const named = shared_.named[ring_.index];
     const uint32_t some = named[lane % 8];
@@ -193,7 +187,7 @@ class Scorer {
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      if (lane % 4 == 0) to.old[row(half)] = old_weight[half];
+      if (lane % 4 == 0) to.old[R::row(half)] = old_weight[half];
     }
   }
 
@@ -217,11 +211,11 @@ class Scorer {
 
   __device__ void end_unit(int half, const Unit& unit) {
     const UnitPlace& place = unit.place;
-    const int head_of_all = first_head(call_) + head(half);
+    const int head_of_all = first_head(call_) + R::head(half);
     const float sum = head_weights_.unit_sum(half);
-    if (lane() % 4 != 0 || head(half) >= heads_) return;
+    if (R::lane() % 4 != 0 || R::head(half) >= heads_) return;
     SoftmaxState state = head_weights_.state(half, sum);
-    SoftmaxState& row_so_far = shared_.row_so_far[head(half)];
+    SoftmaxState& row_so_far = shared_.row_so_far[R::head(half)];
     HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
     if (place.joins) [[unlikely]] {
       const Merged merged = merge(row_so_far, state);
@@ -237,7 +231,7 @@ class Scorer {
     } else if (place.split) {
       partial_states(call_, place.slot)[head_of_all] = state;
     }
-    shared_.unit_end[row(half)] = end;
+    shared_.unit_end[R::row(half)] = end;
   }
 
   const LayerCall& call_;

@@ -14,6 +14,19 @@ static_assert(kThreads == (2 + kWeighers) * kGroupThreads);
 inline constexpr uint32_t kBuffers = 2;  // of tokens
 inline constexpr uint32_t kUnits = 16;
 
+/// The lane that asks, in its warpgroup, and its heads.
+template <int kHeads>
+struct OwnRows : Rows<kHeads> {
+  __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
+  __device__ static int warp() { return thread() / 32; }
+  __device__ static int lane() { return thread() % 32; }
+  __device__ static int head(int half) {
+    return Rows<kHeads>::first_head(warp(), half) + lane() / 4;
+  }
+  /// Of products.
+  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
+};
+
 /// What scorer and weighers have to know of a unit.
 struct Unit {
   int row, tiles;

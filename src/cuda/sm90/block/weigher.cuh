@@ -37,24 +37,17 @@ class Weigher {
   }
 
  private:
-  using R = Rows<kHeads>;
+  using R = OwnRows<kHeads>;
   static constexpr int kHalves = R::kHalves;
   static constexpr int kDims = kHeadDim / kWeighers;
 
-  __device__ static int thread() { return ptx::thread_number() % kGroupThreads; }
-  __device__ static int warp() { return thread() / 32; }
-  __device__ static int lane() { return thread() % 32; }
-  __device__ static int head(int half) { return R::first_head(warp(), half) + lane() / 4; }
-  /// Of products.
-  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
-
   /// Old sums are worth less where a reference moved.
   __device__ void rescale_if_moved() {
-    if (shared_.weights.moved[warp()] == 0) [[likely]]
+    if (shared_.weights.moved[R::warp()] == 0) [[likely]]
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      sums_.rescale(half, shared_.weights.old[row(half)]);
+      sums_.rescale(half, shared_.weights.old[R::row(half)]);
     }
   }
 
@@ -80,9 +73,9 @@ class Weigher {
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
-    const bool there = head(half) < heads_here(call_);
+    const bool there = R::head(half) < heads_here(call_);
     const UnitPlace& place = unit.place;
-    const HeadEnd end = shared_.unit_end[row(half)];
+    const HeadEnd end = shared_.unit_end[R::row(half)];
     // The products were made with rounded weights, the state with exact ones; bringing them to the
     // exact sum leaves only what rounding changed between the tokens.
     const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(half);
@@ -98,8 +91,8 @@ class Weigher {
     } else if (!place.split) [[unlikely]] {
       sums_.keep(half, kept());
     } else if (there) {
-      sums_.store(half, partial_out(call_, place.slot, first_head(call_) + head(half)) +
-                            first_dim_ + 2 * (lane() % 4));
+      sums_.store(half, partial_out(call_, place.slot, first_head(call_) + R::head(half)) +
+                            first_dim_ + 2 * (R::lane() % 4));
     }
   }
 
@@ -111,12 +104,12 @@ class Weigher {
   __device__ void write_answer(int half, int row, bool there) {
     const Layer& layer = call_.layer;
     Answers& staged = shared_.weights.answers[(ptx::thread_number() - 2 * kGroupThreads) / 32];
-    void* const put = staged.at(lane() % 8, lane() / 8);
-    const Chunk* const get = staged.at(lane() / 4, lane() % 4);
+    void* const put = staged.at(R::lane() % 8, R::lane() / 8);
+    const Chunk* const get = staged.at(R::lane() / 4, R::lane() % 4);
     uint16_t* out =
         layer.out +
-        row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head(half)) +
-        first_dim_ + kChunkDims * (lane() % 4);
+        row_offset(layer.out_strides, call_.queries, row, first_head(call_) + R::head(half)) +
+        first_dim_ + kChunkDims * (R::lane() % 4);
     // Asked once, and not in write_chunk(): its other case would stand here sixteen times.
     const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0;
 #pragma unroll
