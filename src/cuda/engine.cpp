@@ -47,7 +47,8 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   }
   const size_t other_bytes = MemoryMap(shape, cut.limits, cut.room).bytes();
   const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
-  const auto partials = static_cast<int>((kWorkspaceBytes - other_bytes) / partial_bytes);
+  const size_t left_bytes = kWorkspaceBytes - std::min(kWorkspaceBytes, other_bytes);
+  const auto partials = static_cast<int>(left_bytes / partial_bytes);
   cut.limits.slots = std::clamp(partials - own, 0, parts * units);
   cut.room.partials = own + cut.limits.slots;
   return cut;

@@ -3,7 +3,6 @@
 // the card alone.
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 
 #include "core/shape.hpp"
@@ -25,17 +24,17 @@ struct SharedFaultLog {
 /// Pointers into one kind's share of a workspace. Passed to kernels by value.
 struct Tables {
   PlanTables plan;
-  int64_t* row_begins;     ///< [max_rows], plan's own: the cost of all rows before a row
-  SoftmaxState* states;    ///< [partials, heads]
-  float* outs;             ///< [partials, heads, 512]
-  float* kept;             ///< what blocks of Hopper's kernels keep of rows that go on, their own
+  int64_t* row_begins;   ///< [max_rows], plan's own: the cost of all rows before a row
+  SoftmaxState* states;  ///< [partials, heads]
+  float* outs;           ///< [partials, heads, 512]
+  float* kept;  ///< of each block of Hopper's kernels: a whole row's sums between its units
   SharedFaultLog* faults;  ///< NULL in an unchecked engine
   int32_t* layer;          ///< decode calls since the plan
 };
 
 /// Room for sums of units, beside the answers.
 struct PartialRoom {
-  int partials;  ///< of all heads: the slots, behind them where blocks need it each part's own
+  int partials;  ///< the slots, and behind them, for the portable kernels, one of each part
   size_t kept;   ///< floats
 };
 

@@ -67,6 +67,24 @@ TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
   }
 }
 
+#if STEADY_WITH_SM90
+TEST(Choice, BlocksOfHoppersKernelsHaveRoomForWhatTheyKeepOfARow) {
+  for (const int multiprocessors : {78, 114, 132, 144}) {
+    const sm90::Room room = {multiprocessors / 2, multiprocessors / 4};
+    for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
+      const Shape shape = shape_of(heads, 2000);
+      const Cut cut = cut_for(shape, multiprocessors, true);
+      for (const int rows : {1, 2, 8, 16, 33, 64, 67, 500}) {
+        const sm90::Spread spread = sm90::choose_spread(shape, cut.limits, rows, room);
+        const int products = sm90::group_heads(heads, spread.groups) <= 32 ? 32 : 64;
+        EXPECT_LE(size_t{1} * spread.parts * spread.groups * products * kHeadDim, cut.room.kept)
+            << heads << " heads, " << rows << " rows, " << multiprocessors << " multiprocessors";
+      }
+    }
+  }
+}
+#endif
+
 TEST(Divisor, DividesAsDivisionDoes) {
   constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
   std::mt19937 random(5);

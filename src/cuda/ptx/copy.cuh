@@ -52,9 +52,6 @@ __device__ inline void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
-/// Keeps the compiler from moving loads and stores across.
-__device__ inline void keep_order() { asm volatile("" ::: "memory"); }
-
 /// Loads where it stands, not where its result is first used.
 __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a block asks of its grid, and grids of each other, one instruction a function (sm_90).
+// What a block asks of its grid, grids of each other, and both of the compiler, one instruction a
+// function at most (sm_90).
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,9 @@ __device__ inline int thread_number() {
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
   return static_cast<int>(number);
 }
+
+/// Keeps the compiler from moving loads and stores across.
+__device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 
 /// Waits until all that was launched before in the stream is over and seen. Needed first of all
 /// where the launch allowed to begin earlier.

@@ -73,6 +73,14 @@ bool has_short_pages(const Shape& shape) {
 
 int groups_of(int heads, int group) { return (heads + group - 1) / group; }
 
+/// So many parts that equal units come out even, if that costs a sixteenth of `most` at most:
+/// borders between others miss those between units, and some parts get one more.
+int even_parts(int64_t units, int most) {
+  const int64_t rounds = (units + most - 1) / most;
+  const auto even = static_cast<int>((units + rounds - 1) / rounds);
+  return rounds == 1 || even >= most - most / 16 ? even : most;
+}
+
 }  // namespace
 
 Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, const Room& room) {
@@ -82,18 +90,17 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
-  // More parts than units would only make borders between parts miss those between units.
-  const int parts = static_cast<int>(std::min<int64_t>(limits.parts, units));
-  // What pairs do not do in one round takes blocks less time: rows, or units of rows that all may
-  // be split. Where only some may, a block has a whole row nearly as long as a pair has two.
-  const int64_t shares = units <= limits.slots ? units : rows;
-  if (shares * large_groups > room.pairs && has_short_pages(shape)) return {1, large_groups, parts};
+  // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because few
+  // rows may be shorter than they could be, and then each of them would have one block alone.
+  if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
+    return {1, large_groups, static_cast<int>(std::min<int64_t>(limits.parts, units))};
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
     const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
     if (spread.cluster != 0 && units * groups > clusters) break;
-    spread = {grain.cluster, groups, std::clamp(clusters / groups, 1, parts)};
+    spread = {grain.cluster, groups,
+              even_parts(units, std::clamp(clusters / groups, 1, limits.parts))};
   }
   return spread;
 }

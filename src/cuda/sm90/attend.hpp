@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The attend of Hopper cards: the same plan, layer and tokens in, the same answers and partials out
-// as cuda/attend.hpp, by blocks that have whole vectors or by clusters that share their values.
+// The attend and merge of Hopper cards: the same plan, layer and tokens in, the same answers and
+// partials out as cuda/attend.hpp and merge.hpp, attend by blocks that have whole vectors or by
+// clusters that share their values.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -29,7 +30,7 @@ STEADY_HOST_DEVICE inline int group_heads(int heads, int groups) {
 
 /// A pure function of shape, batch and card: large groups of heads in single blocks, unless pairs
 /// of blocks do all rows in one round or FP8 pages are longer than 2 GiB; then as finely as the
-/// card can hold all units at once.
+/// card can hold all units at once. No more parts than units.
 Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
 
 /// What a block takes of a multiprocessor's shared memory.

@@ -82,7 +82,7 @@ struct UnitPlace {
   bool split;     // in `slot`, because several parts have units of the row
   bool joins;     // otherwise: is added to the units before it
   bool finishes;  // and completes the row's answer
-  int slot;
+  int slot;       // of a split row
 };
 __device__ inline UnitPlace place_of(const RowPlan& row, int units, int unit) {
   const bool split = row.first_slot != RowPlan::kWhole;

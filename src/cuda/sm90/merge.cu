@@ -66,8 +66,8 @@ __global__ void __launch_bounds__(kMergeThreads)
 }  // namespace
 
 cudaError_t launch_merge(const LayerCall& call, cudaStream_t stream) {
-  // A border between two parts splits one row at most. With fewer rows than parts all are looked
-  // at: one look-up less.
+  // A border between two parts splits one row at most. With no more rows than parts all are
+  // looked at: one look-up less.
   const int rows = call.layer.batch * call.queries;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;

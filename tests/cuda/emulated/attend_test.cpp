@@ -210,6 +210,8 @@ void expect_close(const Answer& got, const Answer& want) {
 
 /// All rows whole and of one unit; several units, which one part joins; rows split between parts.
 constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
+/// As many parts as rows and more.
+constexpr PlanLimits kFinelySplit = {5, 40, 64, 16};
 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
@@ -261,6 +263,7 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
   const Answer joined = run(inputs, kJoined, GetParam());
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kSplit, GetParam()) == joined);
+  EXPECT_TRUE(run(inputs, kFinelySplit, GetParam()) == joined);
 }
 
 TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
@@ -301,7 +304,7 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
   EXPECT_TRUE(run(inputs, kManyUnits, {1, 32}) == in_clusters);
 }
 
-TEST(EmulatedHopper, ManyRowsOrUnitsTakeWholeVectorsAndFewRowsSpread) {
+TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, page_tokens, compressed};
@@ -321,8 +324,8 @@ TEST(EmulatedHopper, ManyRowsOrUnitsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(64, 1), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
   EXPECT_EQ(spread(64, 8, 8192), (Is{2, 64, 64}));
-  EXPECT_EQ(spread(64, 16, 8192), (Is{1, 64, 128}));
-  EXPECT_EQ(spread(64, 17, 8192), (Is{2, 64, 66}));  // some rows would stay whole
+  EXPECT_EQ(spread(64, 16, 8192), (Is{2, 64, 64}));  // two units each
+  EXPECT_EQ(spread(64, 17, 8192), (Is{2, 64, 66}));  // 46 parts of three would leave too many idle
   EXPECT_EQ(spread(128, 4096), (Is{1, 64, 66}));
   EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
   EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Slots in, places of tokens out to the producers, tiles ahead of the one that is scored. The
-// scorer does it while its products are under way.
+// scorer does it before it waits for a tile's tokens.
 #pragma once
 
 #include "cuda/sm90/block/shared.cuh"

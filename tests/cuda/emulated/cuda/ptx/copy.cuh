@@ -38,7 +38,6 @@ inline void wait_copies() {
 }
 
 inline void prefetch(const void*) {}
-inline void keep_order() {}
 
 template <class T>
 void load(T* to, const void* from) {
