@@ -21,6 +21,7 @@ __device__ inline void prepare(Shared& shared) {
         ptx::init_barrier(&of_piece[buffer], kWeighers * kGroupThreads);
     }
     for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kGroupThreads);
+    ptx::init_barrier(shared.queries_full, kWeighers * kGroupThreads);
     ptx::init_barrier(shared.weights_full, kGroupThreads);
     ptx::init_barrier(shared.weights_empty, kWeighers * kGroupThreads);
     ptx::init_barrier(shared.unit_end_full, kGroupThreads);
@@ -59,7 +60,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     Producer(call, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
-    Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part();
+    Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part(range.begin.row);
   }
 }
 

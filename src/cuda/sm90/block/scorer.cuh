@@ -23,17 +23,19 @@ class Scorer {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     finder_.begin(range);
-    load_queries(range.begin.row);
     bool goes_on;
     do {
       ring_.wait_full(shared_.tokens_full);  // then there is a unit
       const Unit& unit = shared_.units[number_++ % kUnits];
-      if (unit.begins_row) wait_for_queries();
+      if (unit.begins_row) {
+        queries_.wait_full(shared_.queries_full);
+        queries_.advance();
+      }
       head_weights_.begin_unit();
       for (int left = unit.tiles; left > 0; --left) {
         finder_.find();
         ring_.wait_full(shared_.tokens_full);
-        score_tile(unit, left == 1);
+        score_tile();
         ring_.advance();
         weights_buffer_.advance();
       }
@@ -52,47 +54,13 @@ class Scorer {
     float at[kTokens / 2];
   };
 
-  __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
-
-  __device__ void score_tile(const Unit& unit, bool last_of_unit) {
+  __device__ void score_tile() {
     Sums sums;
     multiply(&sums);
-    if (last_of_unit && unit.ends_row && !unit.ends_part) {
-      sync();  // nobody needs this row's queries
-      load_queries(unit.row + 1);
-    }
     weights_buffer_.wait_empty(shared_.weights_empty);
     if (R::first_head(R::warp(), 0) < heads_) make_weights(sums);
     ptx::fence_shared_writes();
     ptx::arrive(shared_.weights_full);
-  }
-
-  /// Begins to load a row's queries.
-  __device__ void load_queries(int row) {
-    constexpr int kChunks = kHeadDim / kChunkDims, kStep = kGroupThreads / kChunks;
-    const Layer& layer = call_.layer;
-    const int chunk = R::thread() % kChunks, first = R::thread() / kChunks;
-    const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, row, first_head(call_) + first) +
-                        chunk * kChunkDims;
-    const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
-                         layer.q_strides.head % kChunkDims == 0;
-    Block& block = shared_.q[chunk / kBlockChunks];
-#pragma unroll 4
-    for (int head = first; head < heads_; head += kStep, q += kStep * layer.q_strides.head) {
-      Chunk* const place = block.at(R::row_of(head), chunk % kBlockChunks);
-      if (aligned) [[likely]] {
-        ptx::copy_async_16(place, q);
-      } else {
-        *place = read_chunk(q);
-      }
-    }
-  }
-
-  __device__ static void wait_for_queries() {
-    ptx::wait_copies();
-    ptx::fence_shared_writes();
-    sync();  // all have theirs there
   }
 
   /// scores = q · tokens.
@@ -240,7 +208,7 @@ class Scorer {
   Finder finder_;
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
-  Ring<1> weights_buffer_;
+  Ring<1> queries_, weights_buffer_;
   HeadWeights<kHalves> head_weights_;
 };
 

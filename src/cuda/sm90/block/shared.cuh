@@ -91,20 +91,19 @@ class UnitCursor {
   Units units_;
 };
 
-/// A warp's answers on their way to the caller, so that lanes store what lies together: four chunks
-/// of eight heads. Of eight lanes that load or store together no two have the same banks.
+/// A weigher's answers for eight heads on their way to the caller, so that lanes store what lies
+/// together. Of eight lanes that load or store together no two have the same banks.
 struct Answers {
-  Chunk lines[8][4];
+  Chunk lines[8][kHeadDim / kWeighers / kChunkDims];
 
-  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line / 2 % 4]; }
+  __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line]; }
 };
+static_assert(kMostHeads / 8 * sizeof(Answers) <= kBlocks / kWeighers * sizeof(Block),
+              "they take the place of values");
 
 /// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
 struct Weights {
-  union {
-    Block rounded;                        // heads, as rows of products, by tokens
-    Answers answers[kWeighers * kWarps];  // of each weigher warp, after a row's last tile
-  };
+  Block rounded;           // heads, as rows of products, by tokens
   float old[kMostHeads];   // what the sums so far are worth after references moved
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
 };
@@ -163,13 +162,15 @@ struct Shared {
   // From producers to scorer and weighers, and back from weighers, each piece for itself: who has
   // weights knows that the tile has been scored.
   uint64_t tokens_full[kBuffers], tokens_empty[kTilePieces][kBuffers];
+  // From weighers to scorer; who weighs a row's last tile knows that its queries are not needed.
+  uint64_t queries_full[1];
   // From scorer to weighers; only weights go back: who has them for a later tile has all.
   uint64_t weights_full[1], weights_empty[1], unit_end_full[1];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
 struct NamedBarriers {
-  static constexpr int kScorer = 1, kWeighers = 2;
+  static constexpr int kWeigher = 1;  // and the next one
 };
 
 /// The part of this block.

@@ -14,8 +14,10 @@ class Weigher {
   __device__ Weigher(const LayerCall& call, int first_dim, Shared& shared)
       : call_(call), shared_(shared), first_dim_(first_dim) {}
 
-  /// All tiles of a part that has some.
-  __device__ void part() {
+  /// All tiles of a part that has some, from row `row` on.
+  __device__ void part(int row) {
+    load_queries(row);
+    hand_over_queries();
     bool goes_on;
     do {
       weights_buffer_.wait_full(shared_.weights_full);  // then there is a unit
@@ -24,10 +26,13 @@ class Weigher {
       for (int left = tiles; left > 0; --left) {
         weights_buffer_.wait_full(shared_.weights_full);
         ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
-        const bool begins = left == tiles;
+        const bool begins = left == tiles, ends = left == 1;
+        const bool next_row = ends && unit.ends_row && !unit.ends_part;
+        if (next_row) load_queries(unit.row + 1);  // the row has been scored
         if (!begins) rescale_if_moved();
-        weigh(!begins);
-        if (left == 1) end_unit(unit);
+        weigh(!begins, ends);
+        if (next_row) hand_over_queries();
+        if (ends) end_unit(unit);
         ptx::arrive(shared_.weights_empty);
         ring_.advance();
         weights_buffer_.advance();
@@ -51,13 +56,45 @@ class Weigher {
     }
   }
 
-  /// sums += weights · values, or without the old sums if !add_old.
-  __device__ void weigh(bool add_old) {
+  /// Begins to load a row's queries, of which each weigher brings every other head.
+  __device__ void load_queries(int row) {
+    constexpr int kChunks = kHeadDim / kChunkDims, kStep = kWeighers * kGroupThreads / kChunks;
+    const Layer& layer = call_.layer;
+    const int thread = ptx::thread_number() - 2 * kGroupThreads;
+    const int chunk = thread % kChunks, heads = heads_here(call_);
+    int head = thread / kChunks;
+    const uint16_t* q = layer.q +
+                        row_offset(layer.q_strides, call_.queries, row, first_head(call_) + head) +
+                        chunk * kChunkDims;
+    const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
+                         layer.q_strides.head % kChunkDims == 0;
+    Block& block = shared_.q[chunk / kBlockChunks];
+#pragma unroll 4
+    for (; head < heads; head += kStep, q += kStep * layer.q_strides.head) {
+      Chunk* const place = block.at(R::row_of(head), chunk % kBlockChunks);
+      if (aligned) [[likely]] {
+        ptx::copy_async_16(place, q);
+      } else {
+        *place = read_chunk(q);
+      }
+    }
+  }
+  __device__ void hand_over_queries() {
+    ptx::wait_copies();
+    ptx::fence_shared_writes();
+    ptx::arrive(shared_.queries_full);
+  }
+
+  /// sums += weights · values, or without the old sums if !add_old. A unit's last tokens are kept:
+  /// the answer takes their place.
+  __device__ void weigh(bool add_old, bool keeps_tokens) {
     const auto rounded = ptx::uniform(ptx::describe_operand(&shared_.weights.rounded));
     const auto of_step = [&](int step) {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
-    const auto weighed = [&](int piece) { ptx::arrive(&shared_.tokens_empty[piece][ring_.index]); };
+    const auto weighed = [&](int piece) {
+      if (!keeps_tokens) ptx::arrive(&shared_.tokens_empty[piece][ring_.index]);
+    };
     sums_.template weigh<kPieceTokens>(of_step,
                                        &shared_.tokens[ring_.index][first_dim_ / kBlockDims],
                                        shared_.ones, add_old, weighed);
@@ -66,10 +103,11 @@ class Weigher {
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit(const Unit& unit) {
     unit_ends_.wait_full(shared_.unit_end_full);
-    ptx::sync(NamedBarriers::kWeighers, kWeighers * kGroupThreads);  // nobody needs the weights
+    ptx::sync(NamedBarriers::kWeigher + first_dim_ / kDims, kGroupThreads);  // values are not needed
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
     unit_ends_.advance();
+    for (auto& of_piece : shared_.tokens_empty) ptx::arrive(&of_piece[ring_.index]);
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
@@ -87,7 +125,7 @@ class Weigher {
       sums_.rescale(half, scale * end.finish);
     }
     if (place.finishes) [[likely]] {
-      write_answer(half, unit.row, there);
+      write_answer(half, unit.row);
     } else if (!place.split) [[unlikely]] {
       sums_.keep(half, kept());
     } else if (there) {
@@ -100,33 +138,36 @@ class Weigher {
     return kept_sums<kHalves, kDims>(call_, kWeighers, first_dim_ / kDims);
   }
 
-  /// Writes the row's answer, four chunks of eight heads at a time. A quad writes a head's.
-  __device__ void write_answer(int half, int row, bool there) {
-    const Layer& layer = call_.layer;
-    Answers& staged = shared_.weights.answers[(ptx::thread_number() - 2 * kGroupThreads) / 32];
-    void* const put = staged.at(R::lane() % 8, R::lane() / 8);
-    const Chunk* const get = staged.at(R::lane() / 4, R::lane() % 4);
-    uint16_t* out =
-        layer.out +
-        row_offset(layer.out_strides, call_.queries, row, first_head(call_) + R::head(half)) +
-        first_dim_ + kChunkDims * (R::lane() % 4);
-    // Asked once, and not in write_chunk(): its other case would stand here sixteen times.
-    const bool aligned = reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0;
+  /// Writes the row's answer for eight heads of the warp, through the place of values.
+  __device__ void write_answer(int half, int row) {
+    auto* const all = reinterpret_cast<Answers*>(&shared_.tokens[ring_.index][first_dim_ / kBlockDims]);
+    Answers& staged = all[R::warp() * kHalves + half];
+    const int lane = R::lane();
 #pragma unroll
-    for (int j = 0; j < kDims / 8; j += 4, out += 4 * kChunkDims) {
+    for (int j = 0; j < kDims / 8; j += 4) {
       const auto values = [&](int i) {
         const float* sum = sums_.pair(half, j + i);
         return bf16x2(sum[0], sum[1]);
       };
-      __syncwarp();  // what was there has been read
-      ptx::store_matrices(put, values(0), values(1), values(2), values(3));
-      __syncwarp();
-      if (!there) continue;
+      ptx::store_matrices(staged.at(lane % 8, j + lane / 8), values(0), values(1), values(2),
+                          values(3));
+    }
+    __syncwarp();
+    const Layer& layer = call_.layer;
+    const int first = R::first_head(R::warp(), half), heads = min(8, heads_here(call_) - first);
+    const int64_t stride = layer.out_strides.head;
+    uint16_t* out = layer.out +
+                    row_offset(layer.out_strides, call_.queries, row, first_head(call_) + first) +
+                    first_dim_ + kChunkDims * lane;
+    const bool aligned =
+        reinterpret_cast<uintptr_t>(out) % sizeof(Chunk) == 0 && stride % kChunkDims == 0;
+#pragma unroll 4
+    for (int head = 0; head < heads; ++head, out += stride) {
+      const Chunk chunk = *staged.at(head, lane);
       if (aligned) [[likely]] {
-        *reinterpret_cast<Chunk*>(out) = *get;
+        *reinterpret_cast<Chunk*>(out) = chunk;
       } else {
-#pragma unroll 1
-        for (int i = 0; i < kChunkDims; ++i) out[i] = reinterpret_cast<const uint16_t*>(get)[i];
+        write_chunk(out, chunk);
       }
     }
   }
