@@ -93,7 +93,7 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because few
   // rows may be shorter than they could be, and then each of them would have one block alone.
   if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
-    return {1, large_groups, static_cast<int>(std::min<int64_t>(limits.parts, units))};
+    return {1, large_groups, even_parts(units, limits.parts)};
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);

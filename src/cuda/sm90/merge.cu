@@ -15,23 +15,9 @@ constexpr int kThreadValues = 4, kMergeThreads = kHeadDim / kThreadValues;
 /// Which of the batch's rows a block looks at.
 enum class Look { kAll, kListed };
 
-__global__ void __launch_bounds__(kMergeThreads)
-    merge_kernel(const __grid_constant__ LayerCall call, Look look) {
-  ptx::let_next_grid_begin();
-  ptx::wait_for_earlier_grids();
-  const int head = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
-  if (!planned(call)) return;
-  // Check has read it; nothing here does.
-  if (call.tables.faults != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && thread == 0)
-    ++*call.tables.layer;
-  int row = static_cast<int>(blockIdx.y);
-  if (look == Look::kListed) {
-    if (row >= call.tables.plan.header->split_count) return;
-    row = call.tables.plan.split_rows[row];
-  }
-  const RowPlan plan = call.tables.plan.rows[row];
-  if (plan.first_slot == RowPlan::kWhole) return;
-
+/// Thread's four values of a head of one row.
+__device__ void merge_row(const LayerCall& call, const RowPlan& plan, int row, int head) {
+  const int thread = static_cast<int>(threadIdx.x);
   const int units = cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count;
   const auto values = [&](int unit) {
     return reinterpret_cast<const float4*>(partial_out(call, plan.first_slot + unit, head))[thread];
@@ -63,17 +49,38 @@ __global__ void __launch_bounds__(kMergeThreads)
   }
 }
 
+__global__ void __launch_bounds__(kMergeThreads)
+    merge_kernel(const __grid_constant__ LayerCall call, Look look) {
+  ptx::let_next_grid_begin();
+  ptx::wait_for_earlier_grids();
+  if (!planned(call)) return;
+  // Check has read it; nothing here does.
+  if (call.tables.faults != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0)
+    ++*call.tables.layer;
+  const int split_count = call.tables.plan.header->split_count;
+  if (split_count == 0) return;
+  const int rows = look == Look::kAll ? call.layer.batch * call.queries : split_count;
+  for (int i = static_cast<int>(blockIdx.y); i < rows; i += static_cast<int>(gridDim.y)) {
+    const int row = look == Look::kAll ? i : call.tables.plan.split_rows[i];
+    const RowPlan plan = call.tables.plan.rows[row];
+    if (plan.first_slot != RowPlan::kWhole)
+      merge_row(call, plan, row, static_cast<int>(blockIdx.x));
+  }
+}
+
 }  // namespace
 
 cudaError_t launch_merge(const LayerCall& call, cudaStream_t stream) {
   // A border between two parts splits one row at most. With no more rows than parts all are
-  // looked at: one look-up less.
+  // looked at: one look-up less. More blocks than a card holds at once would only come and go.
+  constexpr int kMostBlocks = 2048;
   const int rows = call.layer.batch * call.queries;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(call.heads, std::min(rows, call.limits.parts));
+  config.gridDim = dim3(call.heads, std::min({rows, call.limits.parts,
+                                              std::max(1, kMostBlocks / call.heads)}));
   config.blockDim = dim3(kMergeThreads);
   config.stream = stream;
   config.attrs = &attribute;

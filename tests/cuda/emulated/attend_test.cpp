@@ -313,7 +313,9 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
     return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
   };
   using Is = std::array<int, 3>;
-  EXPECT_EQ(spread(64, 4096), (Is{1, 64, 132}));
+  EXPECT_EQ(spread(64, 4096), (Is{1, 64, 128}));  // 32 rows each
+  EXPECT_EQ(spread(64, 128, 8192), (Is{1, 64, 128}));
+  EXPECT_EQ(spread(64, 67, 8192), (Is{1, 64, 132}));  // four units each, and eight more
   EXPECT_EQ(spread(64, 67), (Is{1, 64, 67}));
   EXPECT_EQ(spread(64, 67, 512, 3'000'000), (Is{1, 64, 67}));
   EXPECT_EQ(spread(64, 67, 512, 4'000'000), (Is{2, 64, 66}));  // a page beyond 2 GiB
