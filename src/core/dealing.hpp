@@ -66,16 +66,32 @@ struct Candidate {
   int32_t units;        ///< of the row that would be split there; 0: it is not worth it
 };
 
+/// The partials of rows of several units, and how many such rows.
+struct SplitRows {
+  int32_t units = 0, rows = 0;
+
+  STEADY_HOST_DEVICE void add(int32_t row_units) {
+    if (row_units == 1) return;
+    units += row_units;
+    ++rows;
+  }
+  /// Whether all of them are to be split.
+  STEADY_HOST_DEVICE bool fit(const PlanLimits& limits) const {
+    return units > 0 && units <= limits.all_slots;
+  }
+};
+
 /// `share`: what an even share costs.
 STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t share,
-                                             const Border& border) {
+                                             bool all_are_split, const Border& border) {
   const Units units = cut_row(border.plan.tokens[0] + border.plan.tokens[1], limits);
   const int64_t rest = row_cost(border.plan) - border.offset;
   const int64_t to_row_border = border.offset < rest ? border.offset : rest;
   const int32_t unit =
       static_cast<int32_t>((border.offset + units.tokens_each / 2) / units.tokens_each);
   // Close to the row's own border a split costs more than the balance that it brings.
-  const bool worth_a_split = to_row_border > share / 16 && unit > 0 && unit < units.count;
+  const bool worth_a_split =
+      (all_are_split || to_row_border > share / 16) && unit > 0 && unit < units.count;
   return {nearest_row(border), {border.row, unit}, worth_a_split ? units.count : 0};
 }
 
@@ -83,8 +99,8 @@ STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t s
 /// in order.
 class Dealer {
  public:
-  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables)
-      : limits_(limits), tables_(tables) {}
+  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables, bool all_are_split)
+      : limits_(limits), tables_(tables), all_are_split_(all_are_split) {}
 
   /// The end of the next part. Never before the end of the part that came last.
   STEADY_HOST_DEVICE WorkPosition deal(const Candidate& candidate) {
@@ -94,12 +110,13 @@ class Dealer {
     return last_end_;
   }
 
+  /// Of the rows that it has split.
   STEADY_HOST_DEVICE int32_t split_count() const { return split_count_; }
 
  private:
   /// A row gets slots for all of its units or stays whole.
   STEADY_HOST_DEVICE bool split(int32_t row, int32_t units) {
-    if (row == last_split_) return true;
+    if (all_are_split_ || row == last_split_) return true;
     if (used_slots_ + units > limits_.slots) return false;
     tables_.rows[row].first_slot = used_slots_;
     tables_.split_rows[split_count_++] = row;
@@ -110,6 +127,7 @@ class Dealer {
 
   const PlanLimits limits_;
   const PlanTables tables_;
+  const bool all_are_split_;  // and have their slots
   WorkPosition last_end_ = {0, 0};
   int32_t last_split_ = -1, used_slots_ = 0, split_count_ = 0;
 };

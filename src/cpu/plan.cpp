@@ -14,6 +14,19 @@ void log_bad(const GivenLength& length, FaultLog* faults) {
   if (length.seen.value > length.width) add(length.seen, &faults->long_length);
 }
 
+/// Gives each row of several units its slots.
+void split_all(int rows, const PlanLimits& limits, const PlanTables& tables) {
+  SplitRows before;
+  for (int row = 0; row < rows; ++row) {
+    RowPlan& plan = tables.rows[row];
+    const int32_t units = cut_row(plan.tokens[0] + plan.tokens[1], limits).count;
+    if (units == 1) continue;
+    plan.first_slot = before.units;
+    tables.split_rows[before.rows] = row;
+    before.add(units);
+  }
+}
+
 }  // namespace
 
 void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int kind,
@@ -22,6 +35,7 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
   tables.header->batch = step.batch;
   tables.header->layer = 0;
   int64_t total = 0;
+  SplitRows split;
   for (int row = 0; row < rows; ++row) {
     RowPlan& plan = tables.rows[row];
     for (int scope = 0; scope < kScopes; ++scope) {
@@ -31,10 +45,13 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
     }
     plan.first_slot = RowPlan::kWhole;
     total += row_cost(plan);
+    split.add(cut_row(plan.tokens[0] + plan.tokens[1], limits).count);
   }
+  const bool all_are_split = split.fit(limits);
+  if (all_are_split) split_all(rows, limits, tables);
 
   const int64_t share = total / limits.parts;
-  Dealer dealer(limits, tables);
+  Dealer dealer(limits, tables, all_are_split);
   WorkPosition begin = {0, 0};
   int32_t row = 0;
   int64_t row_begin = 0;  // cost of all rows before `row`
@@ -45,12 +62,13 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
       while (row_begin + row_cost(tables.rows[row]) <= share_end) {
         row_begin += row_cost(tables.rows[row++]);
       }
-      end = dealer.deal(consider(limits, share, {row, share_end - row_begin, tables.rows[row]}));
+      end = dealer.deal(
+          consider(limits, share, all_are_split, {row, share_end - row_begin, tables.rows[row]}));
     }
     tables.parts[part] = {begin, end};
     begin = end;
   }
-  tables.header->split_count = dealer.split_count();
+  tables.header->split_count = all_are_split ? split.rows : dealer.split_count();
 }
 
 }  // namespace steady::cpu

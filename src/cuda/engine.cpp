@@ -39,18 +39,27 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
     cut.limits.max_units = 1;
     return cut;
   }
-  const int own = hopper ? 0 : parts;
-  if (hopper) {
-    const int rows =
-        (shape.heads + groups - 1) / groups <= kGroupHeads / 2 ? kGroupHeads / 2 : kGroupHeads;
-    cut.room.kept = size_t{1} * std::max(multiprocessors, parts * groups) * rows * kHeadDim;
-  }
   const size_t other_bytes = MemoryMap(shape, cut.limits, cut.room).bytes();
-  const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
+  const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState)) +
+                               shape.kinds * sizeof(int32_t);  // and a place among the split rows
   const size_t left_bytes = kWorkspaceBytes - std::min(kWorkspaceBytes, other_bytes);
   const auto partials = static_cast<int>(left_bytes / partial_bytes);
+  int own = parts;  // partials whose room parts need
+  if (hopper) {
+    const int64_t all_units = int64_t{shape.max_rows()} * units;
+    if (all_units <= partials) {  // then no part ever needs any
+      cut.limits.slots = cut.limits.all_slots = cut.room.partials = static_cast<int>(all_units);
+      return cut;
+    }
+    const int rows =
+        (shape.heads + groups - 1) / groups <= kGroupHeads / 2 ? kGroupHeads / 2 : kGroupHeads;
+    const size_t floats = size_t{1} * shape.heads * kHeadDim;
+    cut.room.kept = size_t{1} * std::max(multiprocessors, parts * groups) * rows * kHeadDim;
+    own = static_cast<int>((cut.room.kept + floats - 1) / floats);
+    cut.limits.all_slots = partials;
+  }
   cut.limits.slots = std::clamp(partials - own, 0, parts * units);
-  cut.room.partials = own + cut.limits.slots;
+  cut.room.partials = hopper ? std::max(partials, own) : own + cut.limits.slots;
   return cut;
 }
 
@@ -133,7 +142,7 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
     STEADY_RETURN_IF_ERROR(status_of(launch_check(call, rows, native(stream)), "launch of check"));
   STEADY_RETURN_IF_ERROR(status_of(attend(call, rows, spread, native(stream)), "launch of attend"));
   // Without slots no row is split.
-  if (call.limits.slots == 0 && !options_.checked) return {};
+  if (std::max(call.limits.slots, call.limits.all_slots) == 0 && !options_.checked) return {};
 #if STEADY_WITH_SM90
   if (spread.cluster > 0)
     return status_of(sm90::launch_merge(call, native(stream)), "launch of merge");

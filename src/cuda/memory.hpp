@@ -32,10 +32,11 @@ struct Tables {
   int32_t* layer;          ///< decode calls since the plan
 };
 
-/// Room for sums of units, beside the answers.
+/// Room for sums of units, beside the answers: the slots and behind them what parts keep of whole
+/// rows, or as many slots as there are in all.
 struct PartialRoom {
-  int partials;  ///< the slots, and behind them, for the portable kernels, one of each part
-  size_t kept;   ///< floats
+  int partials;  ///< of all heads of a row each
+  size_t kept;   ///< floats that Hopper's kernels keep, the last of these partials'
 };
 
 class MemoryMap {
@@ -46,7 +47,7 @@ class MemoryMap {
     plan.add<PlanHeader>(1);
     parts_ = plan.add<PartRange>(limits.parts);
     rows_ = plan.add<RowPlan>(shape.max_rows());
-    split_rows_ = plan.add<int32_t>(limits.parts);
+    split_rows_ = plan.add<int32_t>(most_split_rows(limits));
     row_begins_ = plan.add<int64_t>(shape.max_rows());
     plan_bytes_ = plan.bytes();
 
@@ -57,7 +58,7 @@ class MemoryMap {
     plans_ = all.add<std::byte>(plan_bytes_ * shape.kinds);
     states_ = all.add<SoftmaxState>(partials * shape.heads);
     outs_ = all.add<float>(partials * shape.heads * kHeadDim);
-    kept_ = all.add<float>(room.kept);
+    kept_ = outs_ + (partials * shape.heads * kHeadDim - room.kept) * sizeof(float);
     bytes_ = all.bytes();
   }
 

@@ -29,28 +29,54 @@ __device__ void log_lengths(const PlanCall& call, int kind) {
   add<kThreads>(log.long_length, &faults->long_length);
 }
 
-/// Writes each row's plan and the cost of all rows before it; returns the cost of all.
-__device__ int64_t plan_rows(const PlanCall& call, int kind) {
-  using Scan = cub::BlockScan<int64_t, kThreads>;
+/// Of all rows.
+struct RowSums {
+  int64_t cost;
+  SplitRows split;
+};
+__device__ RowSums operator+(const RowSums& a, const RowSums& b) {
+  return {a.cost + b.cost, {a.split.units + b.split.units, a.split.rows + b.split.rows}};
+}
+struct Plus {
+  __device__ RowSums operator()(const RowSums& a, const RowSums& b) const { return a + b; }
+};
+
+/// Writes each row's plan, as if all rows of several units were split, and the cost of all rows
+/// before it; returns the sums of all.
+__device__ RowSums plan_rows(const PlanCall& call, int kind) {
+  using Scan = cub::BlockScan<RowSums, kThreads>;
   __shared__ typename Scan::TempStorage scan;
   const Tables& tables = call.tables[kind];
   const int rows = call.step.batch * call.shape.queries;
-  int64_t before_these = 0;
+  RowSums before_these = {};
   for (int first = 0; first < rows; first += kThreads) {
     const int row = first + static_cast<int>(threadIdx.x);
-    int64_t cost = 0, before = 0, sum = 0;
+    RowPlan plan = {{0, 0}, RowPlan::kWhole};
+    RowSums own = {}, before = {}, sum = {};
     if (row < rows) {
-      RowPlan plan = {{0, 0}, RowPlan::kWhole};
       for (int scope = 0; scope < kScopes; ++scope) {
         plan.tokens[scope] = read_length(call.shape, call.step, kind, scope, row).clamped();
       }
-      tables.plan.rows[row] = plan;
-      cost = row_cost(plan);
+      own.cost = row_cost(plan);
+      own.split.add(cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count);
     }
-    Scan(scan).ExclusiveSum(cost, before, sum);
-    if (row < rows) tables.row_begins[row] = before_these + before;
-    before_these += sum;
+    Scan(scan).ExclusiveScan(own, before, RowSums{}, Plus(), sum);
+    before = before_these + before;
+    if (row < rows) {
+      if (own.split.rows > 0) {
+        plan.first_slot = before.split.units;
+        if (before.split.rows < most_split_rows(call.limits))
+          tables.plan.split_rows[before.split.rows] = row;
+      }
+      tables.plan.rows[row] = plan;
+      tables.row_begins[row] = before.cost;
+    }
+    before_these = before_these + sum;
     __syncthreads();
+  }
+  if (!before_these.split.fit(call.limits)) {
+    for (int row = static_cast<int>(threadIdx.x); row < rows; row += kThreads)
+      tables.plan.rows[row].first_slot = RowPlan::kWhole;
   }
   return before_these;
 }
@@ -77,10 +103,10 @@ __device__ void deal_whole_rows(const Candidate* candidates, int part, int parts
 }
 
 /// Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
-/// Returns how many rows are split.
+/// Returns how many rows it has split.
 __device__ int deal_units(const PlanLimits& limits, const Candidate* candidates, int rows,
-                          const PlanTables& plan) {
-  Dealer dealer(limits, plan);
+                          const PlanTables& plan, bool all_are_split) {
+  Dealer dealer(limits, plan, all_are_split);
   WorkPosition begin = {0, 0};
   for (int p = 0; p < limits.parts; ++p) {
     const WorkPosition end =
@@ -97,20 +123,23 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const int rows = call.step.batch * call.shape.queries, parts = call.limits.parts;
   const Tables& tables = call.tables[kind];
   if (tables.faults != nullptr) log_lengths(call, kind);
-  const int64_t total = plan_rows(call, kind);
+  const RowSums sums = plan_rows(call, kind);
+  const int64_t total = sums.cost;
+  const bool all_are_split = sums.split.fit(call.limits);
   __syncthreads();
   if (part + 1 < parts) {
     const int64_t share_end = total * (part + 1) / parts;
     const int row = row_at(tables.row_begins, rows, share_end);
-    candidates[part] = consider(call.limits, total / parts,
+    candidates[part] = consider(call.limits, total / parts, all_are_split,
                                 {row, share_end - tables.row_begins[row], tables.plan.rows[row]});
   }
   __syncthreads();
   PlanHeader header = {call.seal, call.step.batch, 0, 0};
-  if (call.limits.slots == 0) {
+  if (call.limits.slots == 0 && !all_are_split) {
     if (part < parts) deal_whole_rows(candidates, part, parts, rows, tables.plan);
   } else if (part == 0) {
-    header.split_count = deal_units(call.limits, candidates, rows, tables.plan);
+    const int split_count = deal_units(call.limits, candidates, rows, tables.plan, all_are_split);
+    header.split_count = all_are_split ? sums.split.rows : split_count;
   }
   if (part != 0) return;
   *tables.plan.header = header;

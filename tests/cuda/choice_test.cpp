@@ -74,6 +74,14 @@ TEST(Choice, BlocksOfHoppersKernelsHaveRoomForWhatTheyKeepOfARow) {
     for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
       const Shape shape = shape_of(heads, 2000);
       const Cut cut = cut_for(shape, multiprocessors, true);
+      if (cut.room.kept == 0) {  // every unit of every row has a slot
+        EXPECT_GE(cut.limits.all_slots, 2 * shape.max_rows()) << heads << " heads";
+        continue;
+      }
+      const int64_t floats = int64_t{heads} * kHeadDim;
+      EXPECT_LE(cut.limits.slots * floats + static_cast<int64_t>(cut.room.kept),
+                cut.room.partials * floats)
+          << "what blocks keep is not behind the slots, " << heads << " heads";
       for (const int rows : {1, 2, 8, 16, 33, 64, 67, 500}) {
         const sm90::Spread spread = sm90::choose_spread(shape, cut.limits, rows, room);
         const int products = sm90::group_heads(heads, spread.groups) <= 32 ? 32 : 64;

@@ -34,7 +34,7 @@ struct CommonTables {
       : header(1),
         parts(limits.parts),
         rows(shape.max_rows()),
-        split_rows(limits.parts),
+        split_rows(most_split_rows(limits)),
         row_begins(shape.max_rows()),
         layer(1) {
     std::memset(static_cast<void*>(rows.get()), 0xA5, rows.size() * sizeof(RowPlan));
@@ -70,8 +70,9 @@ TEST_F(Stages, PlanEqualsTheCpusToTheBit) {
     Step step = {batch, {window.get(), trial % 4 == 0 ? 0 : 1}, {}};
     step.compressed[0] = {compressed.get(), 1};
     const int slots = trial % 4 == 1 ? 0 : static_cast<int>(random() % 300);
+    const int all_slots = trial % 3 == 1 ? slots + static_cast<int>(random() % 1000) : 0;
     const PlanLimits limits = {1 + static_cast<int>(random() % 140), slots,
-                               trial % 5 == 0 ? 64 : 1152, 128};
+                               trial % 5 == 0 ? 64 : 1152, 128, all_slots};
     const CommonTables device(shape, limits), host(shape, limits);
     PlanCall call = {shape, step, limits, 77, {}};
     call.tables[0] = device.tables();

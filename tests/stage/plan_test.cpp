@@ -29,7 +29,7 @@ class Planned {
       : limits(limits_given),
         parts(limits.parts, PartRange{{-7, -7}, {-7, -7}}),
         rows(shape.max_rows() + 1, RowPlan{{-7, -7}, -7}),
-        split_rows(limits.parts, -7) {
+        split_rows(most_split_rows(limits), -7) {
     plan(shape, limits, step, 0, {&header, parts.data(), rows.data(), split_rows.data()}, faults);
     EXPECT_EQ(rows.back().first_slot, -7) << "plan wrote behind its rows";
     rows.resize(static_cast<size_t>(step.batch) * shape.queries);
@@ -62,7 +62,7 @@ void expect_every_unit_dealt_once(const Planned& planned) {
   EXPECT_EQ(at.unit, 0);
 }
 
-void expect_slots_apart_and_in_range(const Planned& planned, const PlanLimits& limits) {
+void expect_slots_apart_and_in_range(const Planned& planned, int32_t most) {
   std::set<int32_t> slots;
   size_t wanted = 0;
   for (int32_t row : planned.split_rows) {
@@ -74,7 +74,7 @@ void expect_slots_apart_and_in_range(const Planned& planned, const PlanLimits& l
   EXPECT_EQ(slots.size(), wanted);
   if (!slots.empty()) {
     EXPECT_GE(*slots.begin(), 0);
-    EXPECT_LT(*slots.rbegin(), limits.slots);
+    EXPECT_LT(*slots.rbegin(), most);
   }
   size_t split = 0;
   for (const RowPlan& row : planned.rows) split += row.first_slot != RowPlan::kWhole ? 1 : 0;
@@ -97,7 +97,7 @@ TEST(Plan, DealsEveryUnitOnceForRandomLengths) {
                                512, 32};
     const Planned planned(shape, limits, step);
     expect_every_unit_dealt_once(planned);
-    expect_slots_apart_and_in_range(planned, limits);
+    expect_slots_apart_and_in_range(planned, limits.slots);
   }
 }
 
@@ -117,6 +117,38 @@ TEST(Plan, CutsARowByItsOwnLengthsWhateverItsNeighboursAndTheNumberOfParts) {
       EXPECT_EQ(batch.units(row).tokens_each, single.units(0).tokens_each);
     }
   }
+}
+
+TEST(Plan, EveryRowOfSeveralUnitsIsSplitIfAllTheirPartialsFit) {
+  std::mt19937 random(2);
+  int fitting = 0;
+  for (int trial = 0; trial < 400; ++trial) {
+    const int batch = 1 + static_cast<int>(random() % 60);
+    std::vector<int32_t> compressed(batch);
+    int32_t units = 0;
+    for (int32_t& length : compressed) {
+      length = static_cast<int32_t>(random() % (trial % 2 == 0 ? 9000 : 700));
+      const int32_t own = cut_row(length, {1, 0, 512, 32}).count;
+      units += own > 1 ? own : 0;
+    }
+    Step step = {batch, {}, {}};
+    step.compressed[0] = {compressed.data(), 0};
+    const int slots = static_cast<int>(random() % 70);
+    const PlanLimits limits = {1 + static_cast<int>(random() % 40), slots, 512, 32,
+                               std::max(slots, units - 1 + trial % 3)};
+    const Planned planned(shape_of(batch, 1, 0, 65536), limits, step);
+    expect_every_unit_dealt_once(planned);
+    const bool fit = units > 0 && units <= limits.all_slots;
+    expect_slots_apart_and_in_range(planned, fit ? limits.all_slots : limits.slots);
+    if (!fit) continue;
+    ++fitting;
+    for (size_t row = 0; row < planned.rows.size(); ++row) {
+      EXPECT_EQ(planned.rows[row].first_slot != RowPlan::kWhole, planned.units(row).count > 1)
+          << "row " << row;
+    }
+  }
+  EXPECT_GT(fitting, 100);
+  EXPECT_LT(fitting, 390);
 }
 
 TEST(Plan, UnitsAreWholeTilesThatCoverTheRowAndAreNeverEmpty) {

@@ -71,16 +71,15 @@ __global__ void __launch_bounds__(kMergeThreads)
 }  // namespace
 
 cudaError_t launch_merge(const LayerCall& call, cudaStream_t stream) {
-  // A border between two parts splits one row at most. With no more rows than parts all are
-  // looked at: one look-up less. More blocks than a card holds at once would only come and go.
+  // With no more rows than parts all are looked at: one look-up less. More blocks than a card
+  // holds at once would only come and go.
   constexpr int kMostBlocks = 2048;
   const int rows = call.layer.batch * call.queries;
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3(call.heads, std::min({rows, call.limits.parts,
-                                              std::max(1, kMostBlocks / call.heads)}));
+  config.gridDim = dim3(call.heads, std::min(rows, std::max(1, kMostBlocks / call.heads)));
   config.blockDim = dim3(kMergeThreads);
   config.stream = stream;
   config.attrs = &attribute;

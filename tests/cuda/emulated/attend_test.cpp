@@ -139,13 +139,14 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   PlanHeader header = {};
   std::vector<PartRange> parts(limits.parts);
   std::vector<RowPlan> rows(kRows);
-  std::vector<int32_t> split_rows(limits.parts);
+  std::vector<int32_t> split_rows(most_split_rows(limits));
   const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
   cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
   header.seal = kSeal;
   if (spoil != nullptr) spoil(&header);
   const int heads = inputs.shape().heads;
-  std::vector<SoftmaxState> states(size_t{1} * (limits.parts + limits.slots) * heads);
+  std::vector<SoftmaxState> states(
+      size_t{1} * (limits.parts + std::max(limits.slots, limits.all_slots)) * heads);
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
   const int groups = (heads + kernel.heads - 1) / kernel.heads;
@@ -210,8 +211,8 @@ void expect_close(const Answer& got, const Answer& want) {
 
 /// All rows whole and of one unit; several units, which one part joins; rows split between parts.
 constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
-/// As many parts as rows and more.
-constexpr PlanLimits kFinelySplit = {5, 40, 64, 16};
+/// As many parts as rows and more; all rows of several units split.
+constexpr PlanLimits kFinelySplit = {5, 40, 64, 16}, kAllSplit = {2, 0, 64, 16, 40};
 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
@@ -293,6 +294,8 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
+  EXPECT_TRUE(run(inputs, kAllSplit, {1, 64}) == joined);
+  EXPECT_TRUE(run(inputs, kAllSplit, {2, 32}) == joined);
 }
 
 /// More units in a part than any ring holds.

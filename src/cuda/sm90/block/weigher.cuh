@@ -103,7 +103,8 @@ class Weigher {
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit(const Unit& unit) {
     unit_ends_.wait_full(shared_.unit_end_full);
-    ptx::sync(NamedBarriers::kWeigher + first_dim_ / kDims, kGroupThreads);  // values are not needed
+    ptx::sync(NamedBarriers::kWeigher + first_dim_ / kDims,
+              kGroupThreads);  // values are not needed
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
     unit_ends_.advance();
@@ -140,7 +141,8 @@ class Weigher {
 
   /// Writes the row's answer for eight heads of the warp, through the place of values.
   __device__ void write_answer(int half, int row) {
-    auto* const all = reinterpret_cast<Answers*>(&shared_.tokens[ring_.index][first_dim_ / kBlockDims]);
+    auto* const all =
+        reinterpret_cast<Answers*>(&shared_.tokens[ring_.index][first_dim_ / kBlockDims]);
     Answers& staged = all[R::warp() * kHalves + half];
     const int lane = R::lane();
 #pragma unroll
