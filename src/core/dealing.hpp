@@ -77,7 +77,7 @@ struct SplitRows {
   }
   /// Whether all of them are to be split.
   STEADY_HOST_DEVICE bool fit(const PlanLimits& limits) const {
-    return units > 0 && units <= limits.all_slots;
+    return units > 0 && units <= limits.all_slots && rows < limits.parts;
   }
 };
 

@@ -15,15 +15,11 @@ struct PlanLimits {
   int slots;        ///< partials that attend may leave for merge
   int unit_tokens;  ///< a row of up to this many tokens is one unit
   int max_units;    ///< of a row; longer rows get longer units
-  /// The same as `slots` where every row of several units is split: no part keeps the sums of one
-  /// then, and their room has slots, too. 0: rows are split where borders between parts fall.
+  /// The same where every row of several units is split, because they are fewer than the parts: no
+  /// part keeps the sums of one then, and the room for them has slots, too. 0: rows are split only
+  /// where borders between parts fall.
   int all_slots = 0;
 };
-
-/// How many rows plan may split: no more than there are borders between parts, unless all are.
-STEADY_HOST_DEVICE inline int most_split_rows(const PlanLimits& limits) {
-  return limits.parts > limits.all_slots / 2 ? limits.parts : limits.all_slots / 2;
-}
 
 /// Units are whole multiples of this, so that a tile of tokens never straddles two.
 inline constexpr int32_t kTileTokens = 64;
@@ -78,7 +74,7 @@ struct PlanTables {
   PlanHeader* header;
   PartRange* parts;     ///< [limits.parts]
   RowPlan* rows;        ///< [max_rows]
-  int32_t* split_rows;  ///< [most_split_rows()]
+  int32_t* split_rows;  ///< [limits.parts]; no more than there are borders between parts
 };
 
 /// Written by attend, read by merge: a unit's unfinished answer, in whichever memory it lies.

@@ -9,7 +9,7 @@ MemoryMap::MemoryMap(const Shape& shape, const PlanLimits& limits, size_t scratc
   plan.add<PlanHeader>(1);
   plan_parts_ = plan.add<PartRange>(limits.parts);
   plan_rows_ = plan.add<RowPlan>(shape.max_rows());
-  plan_split_rows_ = plan.add<int32_t>(most_split_rows(limits));
+  plan_split_rows_ = plan.add<int32_t>(limits.parts);
 
   WorkspaceLayout partial;
   partial.add<SoftmaxState>(shape.heads);

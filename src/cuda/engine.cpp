@@ -40,26 +40,21 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
     return cut;
   }
   const size_t other_bytes = MemoryMap(shape, cut.limits, cut.room).bytes();
-  const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState)) +
-                               shape.kinds * sizeof(int32_t);  // and a place among the split rows
+  const size_t partial_bytes = shape.heads * (kHeadDim * sizeof(float) + sizeof(SoftmaxState));
   const size_t left_bytes = kWorkspaceBytes - std::min(kWorkspaceBytes, other_bytes);
   const auto partials = static_cast<int>(left_bytes / partial_bytes);
-  int own = parts;  // partials whose room parts need
+  const int most_split = std::min(parts, shape.max_rows()) * units;
+  int own = parts;  // partials whose room parts need for themselves
   if (hopper) {
-    const int64_t all_units = int64_t{shape.max_rows()} * units;
-    if (all_units <= partials) {  // then no part ever needs any
-      cut.limits.slots = cut.limits.all_slots = cut.room.partials = static_cast<int>(all_units);
-      return cut;
-    }
     const int rows =
         (shape.heads + groups - 1) / groups <= kGroupHeads / 2 ? kGroupHeads / 2 : kGroupHeads;
     const size_t floats = size_t{1} * shape.heads * kHeadDim;
     cut.room.kept = size_t{1} * std::max(multiprocessors, parts * groups) * rows * kHeadDim;
     own = static_cast<int>((cut.room.kept + floats - 1) / floats);
-    cut.limits.all_slots = partials;
+    cut.limits.all_slots = std::min(partials, most_split);
   }
-  cut.limits.slots = std::clamp(partials - own, 0, parts * units);
-  cut.room.partials = hopper ? std::max(partials, own) : own + cut.limits.slots;
+  cut.limits.slots = std::clamp(partials - own, 0, most_split);
+  cut.room.partials = std::max(cut.limits.all_slots, own + cut.limits.slots);
   return cut;
 }
 

@@ -47,7 +47,7 @@ class MemoryMap {
     plan.add<PlanHeader>(1);
     parts_ = plan.add<PartRange>(limits.parts);
     rows_ = plan.add<RowPlan>(shape.max_rows());
-    split_rows_ = plan.add<int32_t>(most_split_rows(limits));
+    split_rows_ = plan.add<int32_t>(limits.parts);
     row_begins_ = plan.add<int64_t>(shape.max_rows());
     plan_bytes_ = plan.bytes();
 

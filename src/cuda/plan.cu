@@ -65,8 +65,7 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
     if (row < rows) {
       if (own.split.rows > 0) {
         plan.first_slot = before.split.units;
-        if (before.split.rows < most_split_rows(call.limits))
-          tables.plan.split_rows[before.split.rows] = row;
+        if (before.split.rows < call.limits.parts) tables.plan.split_rows[before.split.rows] = row;
       }
       tables.plan.rows[row] = plan;
       tables.row_begins[row] = before.cost;

@@ -34,7 +34,7 @@ struct CommonTables {
       : header(1),
         parts(limits.parts),
         rows(shape.max_rows()),
-        split_rows(most_split_rows(limits)),
+        split_rows(limits.parts),
         row_begins(shape.max_rows()),
         layer(1) {
     std::memset(static_cast<void*>(rows.get()), 0xA5, rows.size() * sizeof(RowPlan));

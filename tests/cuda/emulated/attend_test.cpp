@@ -139,7 +139,7 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   PlanHeader header = {};
   std::vector<PartRange> parts(limits.parts);
   std::vector<RowPlan> rows(kRows);
-  std::vector<int32_t> split_rows(most_split_rows(limits));
+  std::vector<int32_t> split_rows(limits.parts);
   const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
   cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
   header.seal = kSeal;
@@ -212,7 +212,7 @@ void expect_close(const Answer& got, const Answer& want) {
 /// All rows whole and of one unit; several units, which one part joins; rows split between parts.
 constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
 /// As many parts as rows and more; all rows of several units split.
-constexpr PlanLimits kFinelySplit = {5, 40, 64, 16}, kAllSplit = {2, 0, 64, 16, 40};
+constexpr PlanLimits kFinelySplit = {5, 40, 64, 16}, kAllSplit = {5, 0, 64, 16, 40};
 
 class Emulated : public testing::TestWithParam<Kernel> {};
 
