@@ -46,8 +46,8 @@ STEADY_HOST_DEVICE inline Units cut_row(int32_t tokens, const PlanLimits& limits
 struct RowPlan {
   int32_t
       tokens[2];  ///< lengths of window and compressed scope, clamped; cut_row() tells the units
-  int32_t first_slot;  ///< unit u leaves its partial in slot first_slot + u; kWhole if one part has
-                       ///< it all
+  int32_t first_slot;  ///< unit u leaves its partial in slot first_slot + u; kWhole: one part has
+                       ///< them all and leaves none
 
   static constexpr int32_t kWhole = -1;
 };

@@ -155,6 +155,9 @@ sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
 PlanLimits CudaEngine::limits_of(const sm90::Spread& spread) const {
   PlanLimits limits = cut_.limits;
   if (spread.cluster > 0) limits.parts = spread.parts;
+  // With a row or more for each block a merge of all would cost more than the balance that it
+  // brings.
+  if (spread.cluster == 1) limits.all_slots = 0;
   return limits;
 }
 

@@ -27,7 +27,8 @@ struct Tables {
   int64_t* row_begins;   ///< [max_rows], plan's own: the cost of all rows before a row
   SoftmaxState* states;  ///< [partials, heads]
   float* outs;           ///< [partials, heads, 512]
-  float* kept;  ///< of each block of Hopper's kernels: a whole row's sums between its units
+  float* kept;  ///< of each block of Hopper's kernels: a whole row's sums between its units, at the
+                ///< end of `outs`, where no slot is unless all rows of several units are split
   SharedFaultLog* faults;  ///< NULL in an unchecked engine
   int32_t* layer;          ///< decode calls since the plan
 };

@@ -50,8 +50,8 @@ __device__ inline void write_chunk(uint16_t* out, const uint4& chunk) {
   for (int i = 0; i < 8; ++i) out[i] = static_cast<uint16_t>(pairs[i / 2] >> (16 * (i % 2)));
 }
 
-/// A partial lies in the workspace by its number: the slots first, then what parts have of their
-/// own.
+/// A partial lies in the workspace by its number: the slots first, then, for the portable kernels,
+/// what parts have of their own.
 __device__ inline SoftmaxState* partial_states(const LayerCall& call, int partial) {
   return call.tables.states + static_cast<int64_t>(partial) * call.heads;
 }

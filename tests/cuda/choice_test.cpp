@@ -68,16 +68,41 @@ TEST(Choice, NoShapeNeedsMoreThan35MegabytesOnACardOf132) {
 }
 
 #if STEADY_WITH_SM90
+/// In the workspace, where they have the end of the partials.
+void expect_kept_behind_slots(const Shape& shape, const Cut& cut) {
+  std::byte* const base = nullptr;
+  const Tables tables = MemoryMap(shape, cut.limits, cut.room).tables(base, 0, true);
+  const auto address = [](const float* at) { return reinterpret_cast<uintptr_t>(at); };
+  const size_t partial_bytes = size_t{1} * shape.heads * kHeadDim * sizeof(float);
+  const size_t kept_bytes = cut.room.kept * sizeof(float);
+  EXPECT_GE(address(tables.kept), address(tables.outs) + cut.limits.slots * partial_bytes)
+      << shape.heads << " heads";
+  EXPECT_EQ(address(tables.kept) + kept_bytes,
+            address(tables.outs) + cut.room.partials * partial_bytes)
+      << shape.heads << " heads";
+  EXPECT_LE(cut.limits.all_slots, cut.room.partials);
+}
+
+TEST(Choice, OnlyHoppersKernelsLeaveAllUnitsToMerge) {
+  for (const int compressed : {1024, 8192, 65536}) {
+    Shape shape = shape_of(64, compressed);
+    EXPECT_EQ(cut_for(shape, 132, false).limits.all_slots, 0);
+    const Cut cut = cut_for(shape, 132, true);
+    EXPECT_EQ(cut.limits.all_slots > cut.limits.slots, compressed > 1024);
+    shape.max_batch = 2;
+    EXPECT_EQ(cut_for(shape, 132, true).limits.all_slots,
+              compressed > 1024 ? 2 * cut_row(128 + compressed, cut.limits).count : 0)
+        << "no more than there can be";
+  }
+}
+
 TEST(Choice, BlocksOfHoppersKernelsHaveRoomForWhatTheyKeepOfARow) {
   for (const int multiprocessors : {78, 114, 132, 144}) {
     const sm90::Room room = {multiprocessors / 2, multiprocessors / 4};
     for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
       const Shape shape = shape_of(heads, 2000);
       const Cut cut = cut_for(shape, multiprocessors, true);
-      const int64_t floats = int64_t{heads} * kHeadDim;
-      EXPECT_LE(cut.limits.slots * floats + static_cast<int64_t>(cut.room.kept),
-                cut.room.partials * floats)
-          << "what blocks keep is not behind the slots, " << heads << " heads";
+      expect_kept_behind_slots(shape, cut);
       for (const int rows : {1, 2, 8, 16, 33, 64, 67, 500}) {
         const sm90::Spread spread = sm90::choose_spread(shape, cut.limits, rows, room);
         const int products = sm90::group_heads(heads, spread.groups) <= 32 ? 32 : 64;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each stage on the device against the CPU's: plan to the bit, attend fed with the CPU's plan,
-// merge fed with the CPU's partials.
+// Stages on the device against the CPU's: attend fed with the CPU's plan, merge fed with the CPU's
+// partials.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -17,80 +17,19 @@
 #include "cuda/engine.hpp"
 #include "cuda/machine.hpp"
 #include "cuda/merge.hpp"
-#include "cuda/plan.hpp"
 #include "numeric/bf16.hpp"
 #include "steady/device.h"
+#include "tests/cuda/common_tables.hpp"
 #include "tests/cuda/device.hpp"
 
 namespace steady::cuda {
 namespace {
 
 using test::Common;
+using test::CommonTables;
 using test::OnDevice;
 
-/// A plan's tables in memory that both sides touch, full of garbage at first.
-struct CommonTables {
-  CommonTables(const Shape& shape, const PlanLimits& limits)
-      : header(1),
-        parts(limits.parts),
-        rows(shape.max_rows()),
-        split_rows(limits.parts),
-        row_begins(shape.max_rows()),
-        layer(1) {
-    std::memset(static_cast<void*>(rows.get()), 0xA5, rows.size() * sizeof(RowPlan));
-    std::memset(static_cast<void*>(parts.get()), 0xA5, parts.size() * sizeof(PartRange));
-  }
-  PlanTables plan() const { return {header.get(), parts.get(), rows.get(), split_rows.get()}; }
-  Tables tables() const {
-    return {plan(), row_begins.get(), nullptr, nullptr, nullptr, nullptr, layer.get()};
-  }
-
-  Common<PlanHeader> header;
-  Common<PartRange> parts;
-  Common<RowPlan> rows;
-  Common<int32_t> split_rows;
-  Common<int64_t> row_begins;
-  Common<int32_t> layer;
-};
-
 class Stages : public OnDevice {};
-
-TEST_F(Stages, PlanEqualsTheCpusToTheBit) {
-  std::mt19937 random(3);
-  for (int trial = 0; trial < 60; ++trial) {
-    const int batch = trial == 0 ? STEADY_MAX_BATCH : 1 + static_cast<int>(random() % 300);
-    const int queries = trial == 0 ? 8 : 1 + static_cast<int>(random() % 3), rows = batch * queries;
-    Shape shape = {8, queries, batch, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
-    shape.compressed[0] = {STEADY_CACHE_FP8, 64, trial % 2 == 0 ? 65536 : 1024};
-    Common<int32_t> window(rows), compressed(rows);
-    for (int row = 0; row < rows; ++row) {
-      window[row] = static_cast<int32_t>(random() % 140) - 5;
-      compressed[row] = static_cast<int32_t>(random() % (trial % 3 == 0 ? 70000 : 900)) - 5;
-    }
-    Step step = {batch, {window.get(), trial % 4 == 0 ? 0 : 1}, {}};
-    step.compressed[0] = {compressed.get(), 1};
-    const int slots = trial % 4 == 1 ? 0 : static_cast<int>(random() % 300);
-    const int all_slots = trial % 3 == 1 ? slots + static_cast<int>(random() % 1000) : 0;
-    const PlanLimits limits = {1 + static_cast<int>(random() % 140), slots,
-                               trial % 5 == 0 ? 64 : 1152, 128, all_slots};
-    const CommonTables device(shape, limits), host(shape, limits);
-    PlanCall call = {shape, step, limits, 77, {}};
-    call.tables[0] = device.tables();
-    ASSERT_EQ(launch_plan(call, nullptr), cudaSuccess);
-    ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
-    cpu::plan(shape, limits, step, 0, host.plan(), nullptr);
-
-    EXPECT_EQ(device.header[0].seal, 77u);
-    EXPECT_EQ(device.header[0].batch, batch);
-    ASSERT_EQ(device.header[0].split_count, host.header[0].split_count);
-    EXPECT_EQ(std::memcmp(device.parts.get(), host.parts.get(), limits.parts * sizeof(PartRange)),
-              0);
-    EXPECT_EQ(std::memcmp(device.rows.get(), host.rows.get(), rows * sizeof(RowPlan)), 0);
-    EXPECT_TRUE(std::equal(host.split_rows.get(),
-                           host.split_rows.get() + host.header[0].split_count,
-                           device.split_rows.get()));
-  }
-}
 
 /// Two scopes of packed tokens for a few rows, with holes, in memory that both sides touch.
 class TwoScopes {
@@ -336,6 +275,49 @@ TEST_F(Stages, MergeOfTheCpusPartialsEqualsTheCpusMerge) {
   }
   for (size_t kernel = 0; kernel < outs_of_kernels.size(); ++kernel)
     expect_same_answer(outs_of_kernels[kernel], lses_of_kernels[kernel], out.get(), lse.get());
+}
+
+/// Blocks go on to further rows, whether they look at all of them or at those that are listed.
+TEST_F(Stages, MergesOfMoreRowsThanBlocksAgree) {
+  constexpr int kHeads = 64, kRows = 70, kUnits = 2;
+  const Shape shape = {kHeads, 1, kRows, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
+  const PlanLimits for_each_row = {kRows, kRows * kUnits, 64, kUnits};
+  const CommonTables tables(shape, for_each_row);
+  Common<SoftmaxState> states(size_t{kRows} * kUnits * kHeads);
+  Common<float> outs(states.size() * kHeadDim), lse(kRows * kHeads);
+  Common<uint16_t> out(size_t{kRows} * kHeads * kHeadDim);
+  std::mt19937 random(9);
+  std::normal_distribution<float> normal(0.0f, 2.0f);
+  for (size_t i = 0; i < states.size(); ++i)
+    states[i] = {normal(random), 1.0f + std::abs(normal(random))};
+  for (size_t i = 0; i < outs.size(); ++i) outs[i] = normal(random);
+  tables.header[0] = {77, kRows, kRows, 0};
+  for (int row = 0; row < kRows; ++row) {
+    tables.split_rows[row] = row;
+    tables.rows[row] = {{64 * kUnits, 0}, kUnits * row};
+  }
+  const int64_t head = kHeadDim, of_row = head * kHeads;
+  const Layer layer = {0,       kRows, nullptr,           out.get(),      lse.get(),
+                       nullptr, {},    {of_row, 0, head}, {kHeads, 0, 1}, {}};
+  LayerCall call = {kHeads, 1, 1.0f, 77, for_each_row, layer, tables.tables()};
+  call.tables.states = states.get();
+  call.tables.outs = outs.get();
+  ASSERT_EQ(launch_merge(call, nullptr), cudaSuccess);
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+  const std::vector<uint16_t> wanted(out.get(), out.get() + out.size());
+  const std::vector<float> wanted_lse(lse.get(), lse.get() + lse.size());
+  for (const auto& launch : merge_kernels()) {
+    for (const int parts : {kRows, kRows - 1}) {  // fewer make Hopper's go by the list
+      if (launch == &launch_merge && parts < kRows)
+        continue;  // the portable one has a block a part
+      call.limits.parts = parts;
+      std::memset(out.get(), 0xff, out.size() * sizeof(uint16_t));
+      std::memset(lse.get(), 0xff, lse.size() * sizeof(float));
+      ASSERT_EQ(launch(call, nullptr), cudaSuccess);
+      ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess);
+      expect_same_answer(wanted, wanted_lse, out.get(), lse.get());
+    }
+  }
 }
 
 }  // namespace

@@ -79,7 +79,7 @@ struct Ring {
 
 /// Where what a unit comes to belongs.
 struct UnitPlace {
-  bool split;     // in `slot`, because several parts have units of the row
+  bool split;     // in `slot`, because the row is merged later
   bool joins;     // otherwise: is added to the units before it
   bool finishes;  // and completes the row's answer
   int slot;       // of a split row

@@ -101,6 +101,7 @@ struct Answer {
   }
   std::vector<uint16_t> out;
   std::vector<float> lse;
+  int split_rows = 0;  // by the plan
 };
 
 /// One kernel and how many heads its blocks do together; of Hopper's, how many share a row: one has
@@ -143,6 +144,7 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
   cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
   header.seal = kSeal;
+  answer.split_rows = header.split_count;
   if (spoil != nullptr) spoil(&header);
   const int heads = inputs.shape().heads;
   std::vector<SoftmaxState> states(
@@ -294,8 +296,11 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
-  EXPECT_TRUE(run(inputs, kAllSplit, {1, 64}) == joined);
-  EXPECT_TRUE(run(inputs, kAllSplit, {2, 32}) == joined);
+  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 8}}) {
+    const Answer all_split = run(inputs, kAllSplit, kernel);
+    EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
+    EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
+  }
 }
 
 /// More units in a part than any ring holds.

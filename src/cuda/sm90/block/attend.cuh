@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A row's whole vectors in one block: one warpgroup brings tokens, one scores them, and two weigh
-// half of the values each. For many rows: nothing is exchanged between blocks.
+// half of the values each and bring queries. For many rows: nothing is exchanged between blocks.
 #pragma once
 
 #include "cuda/sm90/block/producer.cuh"

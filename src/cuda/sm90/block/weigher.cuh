@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens and their weights in, half of the values of answers of whole rows and of partials
-// of split rows out: the work of one warpgroup.
+// of split rows out: the work of one warpgroup. Both of a block bring the scorer a row's queries.
 #pragma once
 
 #include "cuda/ptx/mma.cuh"
@@ -56,7 +56,7 @@ class Weigher {
     }
   }
 
-  /// Begins to load a row's queries, of which each weigher brings every other head.
+  /// Begins to load a row's queries, of which each weigher brings two of four heads.
   __device__ void load_queries(int row) {
     constexpr int kChunks = kHeadDim / kChunkDims, kStep = kWeighers * kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
