@@ -66,8 +66,8 @@ struct Candidate {
   int32_t units;        ///< of the row that would be split there; 0: it is not worth it
 };
 
-/// The partials of rows of several units, and how many such rows.
-struct SplitRows {
+/// How many rows have several units, and how many units those have: each could leave a partial.
+struct RowsOfSeveralUnits {
   int32_t units = 0, rows = 0;
 
   STEADY_HOST_DEVICE void add(int32_t row_units) {
@@ -76,7 +76,7 @@ struct SplitRows {
     ++rows;
   }
   /// Whether all of them are to be split.
-  STEADY_HOST_DEVICE bool fit(const PlanLimits& limits) const {
+  STEADY_HOST_DEVICE bool are_split(const PlanLimits& limits) const {
     return units > 0 && units <= limits.all_slots && rows < limits.parts;
   }
 };
@@ -99,8 +99,12 @@ STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t s
 /// in order.
 class Dealer {
  public:
-  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables, bool all_are_split)
-      : limits_(limits), tables_(tables), all_are_split_(all_are_split) {}
+  STEADY_HOST_DEVICE Dealer(const PlanLimits& limits, const PlanTables& tables,
+                            const RowsOfSeveralUnits& several)
+      : limits_(limits),
+        tables_(tables),
+        all_are_split_(several.are_split(limits)),
+        split_count_(all_are_split_ ? several.rows : 0) {}
 
   /// The end of the next part. Never before the end of the part that came last.
   STEADY_HOST_DEVICE WorkPosition deal(const Candidate& candidate) {
@@ -110,7 +114,6 @@ class Dealer {
     return last_end_;
   }
 
-  /// Of the rows that it has split.
   STEADY_HOST_DEVICE int32_t split_count() const { return split_count_; }
 
  private:
@@ -129,7 +132,7 @@ class Dealer {
   const PlanTables tables_;
   const bool all_are_split_;  // and have their slots
   WorkPosition last_end_ = {0, 0};
-  int32_t last_split_ = -1, used_slots_ = 0, split_count_ = 0;
+  int32_t split_count_, last_split_ = -1, used_slots_ = 0;
 };
 
 }  // namespace steady

@@ -16,7 +16,7 @@ void log_bad(const GivenLength& length, FaultLog* faults) {
 
 /// Gives each row of several units its slots.
 void split_all(int rows, const PlanLimits& limits, const PlanTables& tables) {
-  SplitRows before;
+  RowsOfSeveralUnits before;
   for (int row = 0; row < rows; ++row) {
     RowPlan& plan = tables.rows[row];
     const int32_t units = cut_row(plan.tokens[0] + plan.tokens[1], limits).count;
@@ -35,7 +35,7 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
   tables.header->batch = step.batch;
   tables.header->layer = 0;
   int64_t total = 0;
-  SplitRows split;
+  RowsOfSeveralUnits several;
   for (int row = 0; row < rows; ++row) {
     RowPlan& plan = tables.rows[row];
     for (int scope = 0; scope < kScopes; ++scope) {
@@ -45,13 +45,13 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
     }
     plan.first_slot = RowPlan::kWhole;
     total += row_cost(plan);
-    split.add(cut_row(plan.tokens[0] + plan.tokens[1], limits).count);
+    several.add(cut_row(plan.tokens[0] + plan.tokens[1], limits).count);
   }
-  const bool all_are_split = split.fit(limits);
+  const bool all_are_split = several.are_split(limits);
   if (all_are_split) split_all(rows, limits, tables);
 
   const int64_t share = total / limits.parts;
-  Dealer dealer(limits, tables, all_are_split);
+  Dealer dealer(limits, tables, several);
   WorkPosition begin = {0, 0};
   int32_t row = 0;
   int64_t row_begin = 0;  // cost of all rows before `row`
@@ -68,7 +68,7 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
     tables.parts[part] = {begin, end};
     begin = end;
   }
-  tables.header->split_count = all_are_split ? split.rows : dealer.split_count();
+  tables.header->split_count = dealer.split_count();
 }
 
 }  // namespace steady::cpu

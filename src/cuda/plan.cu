@@ -4,6 +4,7 @@
 #include "cuda/plan.hpp"
 
 #include <cub/block/block_scan.cuh>
+#include <cuda/std/functional>
 
 #include "core/dealing.hpp"
 #include "cuda/faults.cuh"
@@ -32,14 +33,11 @@ __device__ void log_lengths(const PlanCall& call, int kind) {
 /// Of all rows.
 struct RowSums {
   int64_t cost;
-  SplitRows split;
+  RowsOfSeveralUnits several;
 };
 __device__ RowSums operator+(const RowSums& a, const RowSums& b) {
-  return {a.cost + b.cost, {a.split.units + b.split.units, a.split.rows + b.split.rows}};
+  return {a.cost + b.cost, {a.several.units + b.several.units, a.several.rows + b.several.rows}};
 }
-struct Plus {
-  __device__ RowSums operator()(const RowSums& a, const RowSums& b) const { return a + b; }
-};
 
 /// Writes each row's plan, as if all rows of several units were split, and the cost of all rows
 /// before it; returns the sums of all.
@@ -58,14 +56,15 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
         plan.tokens[scope] = read_length(call.shape, call.step, kind, scope, row).clamped();
       }
       own.cost = row_cost(plan);
-      own.split.add(cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count);
+      own.several.add(cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count);
     }
-    Scan(scan).ExclusiveScan(own, before, RowSums{}, Plus(), sum);
+    Scan(scan).ExclusiveScan(own, before, RowSums{}, ::cuda::std::plus<>(), sum);
     before = before_these + before;
     if (row < rows) {
-      if (own.split.rows > 0) {
-        plan.first_slot = before.split.units;
-        if (before.split.rows < call.limits.parts) tables.plan.split_rows[before.split.rows] = row;
+      if (own.several.rows > 0) {
+        plan.first_slot = before.several.units;
+        if (before.several.rows < call.limits.parts)
+          tables.plan.split_rows[before.several.rows] = row;
       }
       tables.plan.rows[row] = plan;
       tables.row_begins[row] = before.cost;
@@ -73,7 +72,7 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
     before_these = before_these + sum;
     __syncthreads();
   }
-  if (!before_these.split.fit(call.limits)) {
+  if (!before_these.several.are_split(call.limits)) {
     for (int row = static_cast<int>(threadIdx.x); row < rows; row += kThreads)
       tables.plan.rows[row].first_slot = RowPlan::kWhole;
   }
@@ -102,10 +101,10 @@ __device__ void deal_whole_rows(const Candidate* candidates, int part, int parts
 }
 
 /// Slots go to split rows in order; that is one thread's work, with all it needs in shared memory.
-/// Returns how many rows it has split.
+/// Returns how many rows are split.
 __device__ int deal_units(const PlanLimits& limits, const Candidate* candidates, int rows,
-                          const PlanTables& plan, bool all_are_split) {
-  Dealer dealer(limits, plan, all_are_split);
+                          const PlanTables& plan, const RowsOfSeveralUnits& several) {
+  Dealer dealer(limits, plan, several);
   WorkPosition begin = {0, 0};
   for (int p = 0; p < limits.parts; ++p) {
     const WorkPosition end =
@@ -124,7 +123,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   if (tables.faults != nullptr) log_lengths(call, kind);
   const RowSums sums = plan_rows(call, kind);
   const int64_t total = sums.cost;
-  const bool all_are_split = sums.split.fit(call.limits);
+  const bool all_are_split = sums.several.are_split(call.limits);
   __syncthreads();
   if (part + 1 < parts) {
     const int64_t share_end = total * (part + 1) / parts;
@@ -137,8 +136,7 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   if (call.limits.slots == 0 && !all_are_split) {
     if (part < parts) deal_whole_rows(candidates, part, parts, rows, tables.plan);
   } else if (part == 0) {
-    const int split_count = deal_units(call.limits, candidates, rows, tables.plan, all_are_split);
-    header.split_count = all_are_split ? sums.split.rows : split_count;
+    header.split_count = deal_units(call.limits, candidates, rows, tables.plan, sums.several);
   }
   if (part != 0) return;
   *tables.plan.header = header;
