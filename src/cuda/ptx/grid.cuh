@@ -24,6 +24,13 @@ __device__ inline int thread_number() {
   return static_cast<int>(number);
 }
 
+/// blockIdx.z of a grid of two dimensions: the compiler does not know that it is zero.
+__device__ inline uint32_t zero() {
+  uint32_t number;
+  asm volatile("mov.u32 %0, %%ctaid.z;" : "=r"(number));
+  return number;
+}
+
 /// Keeps the compiler from moving loads and stores across.
 __device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 

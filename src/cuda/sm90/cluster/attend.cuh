@@ -13,8 +13,8 @@ template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
   static constexpr int kScorer = kPair && S::kHeads == 32 ? 104 : 112;
-  static constexpr int kWeigher = !kPair ? 144 : S::kHeads == 32 ? 216 : 208;
-  static constexpr int kProducer = kPair ? 96 : 120;
+  static constexpr int kWeigher = !kPair ? 184 : S::kHeads == 32 ? 216 : 208;
+  static constexpr int kProducer = kPair ? 96 : 104;
   static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };
 
@@ -22,7 +22,7 @@ template <class S>
 __device__ void prepare(Shared<S>& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
-      ptx::init_barrier(&shared.tokens_full[buffer], S::kTeamWarps);
+      ptx::init_barrier(&shared.tokens_full[buffer], kProducerWarps);
       ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
     }
     for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
@@ -38,6 +38,19 @@ __device__ void prepare(Shared<S>& shared) {
   ptx::sync_cluster();
 }
 
+/// Waits for what was launched before, and does the part of this block's cluster. False without a
+/// plan for this batch. All that a role can know before it is known by then.
+template <class S, class Role>
+__device__ bool do_part(const LayerCall& call, Role role) {
+  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
+  // It may be garbage until the plan is known to be there, but it is there to be read.
+  const PartRange part = call.tables.plan.parts[ptx::block_number() / S::kCluster];
+  if (!planned(call)) return false;
+  // No other block of the cluster goes on without tiles, either.
+  if (before(part.begin, part.end)) role.part(part);
+  return true;
+}
+
 template <class S>
 __global__ void __launch_bounds__(kThreads, 1)
     cluster_kernel(const __grid_constant__ LayerCall call,
@@ -45,27 +58,20 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
   prepare(shared);
   ptx::let_next_grid_begin();
-  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
-  const int rank = ptx::cluster_rank();
-  // It may be garbage until the plan is known to be there, but it is there to be read.
-  const PartRange range = call.tables.plan.parts[own_part<S>()];
-  if (!planned(call)) {
-    if (blockIdx.y == 0) poison(call);
-    return;
-  }
-  if (!TileCursor(call, range).valid()) return;  // nor does any other block of the cluster go on
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  bool has_plan;
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
-    Scorer<S>(call, range, rank, shared).part();
+    has_plan = do_part<S>(call, Scorer<S>(call, shared));
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
-    Weigher<S>(call, range, shared).part();
+    has_plan = do_part<S>(call, Weigher<S>(call, shared));
   } else {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kProducer>();
-    Producer<S>(call, page_tokens, range, rank, shared).part();
+    has_plan = do_part<S>(call, Producer<S>(call, page_tokens, shared));
   }
+  if (!has_plan && blockIdx.y == 0) poison(call);
   ptx::sync_cluster();  // others may still send scores here
 }
 

@@ -3,8 +3,6 @@
 // values: the work of two warpgroups.
 #pragma once
 
-#include <type_traits>
-
 #include "cuda/sm90/cluster/shared.cuh"
 #include "cuda/sm90/tokens.cuh"
 
@@ -19,19 +17,17 @@ inline constexpr int kLineBytes = 128;  // of the L2 cache
 template <class S>
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, const PartRange& range,
-                      int rank, Shared<S>& shared)
+  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared)
       : call_(call),
         page_tokens_(page_tokens),
         shared_(shared),
-        first_block_(rank * S::kOwnBlocks),
+        first_block_(ptx::cluster_rank() * S::kOwnBlocks),
         at_(line() * sizeof(Block::lines[0])),
-        ahead_(call, range) {
-    skip(&ahead_, team());
-  }
+        ahead_(call) {}
 
-  /// All tiles of this part.
-  __device__ void part() {
+  /// All tiles of a part that has some.
+  __device__ void part(const PartRange& range) {
+    ahead_.begin(range);
     read_slots();
     ptx::wait_copies();
     Tile tile;
@@ -40,23 +36,16 @@ class Producer {
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) fetch_block(source, block, &tile);
     read_slots_ahead();
-    Ring<S::kTokenBuffers> ring;
-    for (int i = 0; i < team(); ++i) ring.advance();
-    while (tile.there) {
-      bring(&tile, ring);
-      for (int i = 0; i < kTeams; ++i) ring.advance();
-    }
+    for (Ring<S::kTokenBuffers> ring; tile.there; ring.advance()) bring(&tile, ring);
   }
 
  private:
   static constexpr int kOwnBlocks = S::kOwnBlocks;
-  static constexpr int kLanesAToken = S::kLanesAToken, kWarpTokens = 32 / kLanesAToken;
-  static constexpr int kTeams = kProducerWarps / S::kTeamWarps;  // that bring tiles in turn
-  static_assert(S::kTokenBuffers % kTeams == 0, "a buffer belongs to one team");
-  static constexpr int kLaneChunks = kBlockChunks / kLanesAToken;        // of a block
-  static constexpr int kFp8Chunks = kLaneChunks / 2;                     // that they are made from
-  using Mask = std::conditional_t<kWarpTokens == 8, uint8_t, uint16_t>;  // of a warp's tokens
-  static constexpr int kBatch = 32 / kWarpTokens;                        // of a warp's tiles
+  static constexpr int kTokenLanes = 32 / kWarpTokens;
+  static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
+  static constexpr int kFp8Chunks = kLaneChunks / 2;              // that they are made from
+  using Mask = uint8_t;                                           // of a warp's tokens
+  static constexpr int kBatch = 32 / kWarpTokens;                 // of a warp's tiles
 
   /// What a lane has of a tile: its share of a token.
   struct Tile {
@@ -71,23 +60,15 @@ class Producer {
     const uint8_t *data, *scales;
   };
 
-  /// Of all producers, and of a team.
-  __device__ static int warp_of_all() {
-    return static_cast<int>(threadIdx.x - 2 * kGroupThreads) / 32;
-  }
-  __device__ static int team() { return kTeams == 1 ? 0 : warp_of_all() / S::kTeamWarps; }
-  __device__ static int warp() { return warp_of_all() % S::kTeamWarps; }
+  __device__ static int warp() { return static_cast<int>(threadIdx.x - 2 * kGroupThreads) / 32; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   /// Of a token's lanes.
-  __device__ static int share() { return lane() % kLanesAToken; }
+  __device__ static int share() { return lane() % kTokenLanes; }
   /// Of the warp's tokens, the one that this lane shares.
-  __device__ static int token() { return lane() / kLanesAToken; }
+  __device__ static int token() { return lane() / kTokenLanes; }
   /// Where the tile has it. Of eight lanes that store together no two have the same banks.
   __device__ static int line() { return warp() * kWarpTokens + token(); }
 
-  __device__ static void skip(TileCursor* tile, int tiles) {
-    for (int i = 0; i < tiles && tile->valid(); ++i) tile->advance();
-  }
   __device__ bool has_last_block() const { return first_block_ + kOwnBlocks == kBlocks; }
 
   /// Begins to read the slots of the next batch: all lanes at once, so that none waits for
@@ -96,14 +77,18 @@ class Producer {
     Position position = {};
     coming_ = 0;
 #pragma unroll 1
-    for (; coming_ < kBatch && ahead_.valid(); ++coming_) {
-      if (lane() / kWarpTokens == coming_)
-        position = position_of(call_, ahead_, warp() * kWarpTokens + lane() % kWarpTokens);
-      skip(&ahead_, kTeams);
+    while (coming_ < kBatch && ahead_.valid()) {
+      const int tiles = min(kBatch - coming_, ahead_.tiles()), own = lane() / kWarpTokens - coming_;
+      if (own >= 0 && own < tiles) {
+        position = position_of(
+            call_, ahead_, own * kTokens + warp() * kWarpTokens + lane() % kWarpTokens);
+      }
+      ahead_.advance(tiles);
+      coming_ += tiles;
     }
     scope_ = position.scope;
     there_ = position.slot != nullptr;
-    if (there_) ptx::copy_async_4(&shared_.slots[warp_of_all()][lane()], position.slot);
+    if (there_) ptx::copy_async_4(&shared_.slots[warp()][lane()], position.slot);
   }
   /// The same, if the batch that was read has been looked up.
   __device__ void read_slots_ahead() {
@@ -115,7 +100,7 @@ class Producer {
   /// Looks up the batch whose slots were read.
   __device__ void find_batch() {
     found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
-    found_slot_ = there_ ? shared_.slots[warp_of_all()][lane()] : kHole;
+    found_slot_ = there_ ? shared_.slots[warp()][lane()] : kHole;
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
     if (found_slot_ != kHole && pool.has(found_slot_)) {
@@ -175,7 +160,7 @@ class Producer {
   }
 
   __device__ void fetch_scales(const Source& source) {
-    if (share() == 0) ptx::copy_async_4(&shared_.scales[warp_of_all()][token()], source.scales);
+    if (share() == 0) ptx::copy_async_4(&shared_.scales[warp()][token()], source.scales);
     ptx::commit_copies();
   }
 
@@ -192,7 +177,7 @@ class Producer {
     const int32_t slot = tile->slot;
     ptx::wait_copies_but<1>();  // but for the slots
     __syncwarp();
-    const uint32_t scales = own_scales(shared_.scales[warp_of_all()][token()]);
+    const uint32_t scales = own_scales(shared_.scales[warp()][token()]);
     __syncwarp();
     const Source source = find_next(tile);
     fetch_scales(source);
@@ -238,7 +223,7 @@ class Producer {
   __device__ void store_slowly(int scope, int32_t slot, bool slow, bool again,
                                Block* blocks) const {
     const uint32_t others = __ballot_sync(~0u, again);
-    again = (others >> (lane() - share()) & ((1u << kLanesAToken) - 1)) != 0;
+    again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
     if (!slow && !again) return;
     const Pool& pool = call_.layer.scopes[scope];
     const Token place = pool.token(slot);

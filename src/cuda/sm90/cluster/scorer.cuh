@@ -12,11 +12,16 @@ namespace steady::cuda::sm90::cluster {
 template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const PartRange& range, int rank, Shared<S>& shared)
-      : call_(call), rank_(rank), shared_(shared), heads_(heads_here(call)), tile_(call, range) {}
+  __device__ Scorer(const LayerCall& call, Shared<S>& shared)
+      : call_(call),
+        rank_(ptx::cluster_rank()),
+        shared_(shared),
+        heads_(heads_here(call)),
+        tile_(call) {}
 
-  /// All tiles of this part.
-  __device__ void part() {
+  /// All tiles of a part that has some.
+  __device__ void part(const PartRange& range) {
+    tile_.begin(range);
     const bool has_heads = S::first_head(warp(), 0) < heads_;
     if (S::kQueryBuffers == 2) load_queries(tile_.row(), 0);
     for (; tile_.valid(); tile_.advance()) {

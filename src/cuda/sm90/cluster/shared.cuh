@@ -10,6 +10,8 @@
 namespace steady::cuda::sm90::cluster {
 
 inline constexpr int kProducerWarps = 2 * kWarps;
+/// Of a tile, brought by one warp.
+inline constexpr int kWarpTokens = kTokens / kProducerWarps;
 
 /// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
 /// and each does all tokens for the same heads, `kHeads` at most.
@@ -21,13 +23,7 @@ struct Share : Rows<kHeads_> {
   static_assert(kHeads == 32 || kCluster == 2);
   // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
   static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
-  // Also where producers take turns, who has filled one fills it again: racecheck does not see the
-  // order between two of them, which goes through scorer and weigher.
   static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 6, kScoreBuffers = 2;
-  /// Producers' lanes that share a token, and the warps that so bring a tile: where a block's share
-  /// of the values is small, half of them, in turn with the others.
-  static constexpr int kLanesAToken = kCluster == 2 ? 4 : 2;
-  static constexpr int kTeamWarps = kTokens * kLanesAToken / 32;
 };
 
 /// All of this warp is done with what the barrier guards.
@@ -55,7 +51,7 @@ struct Shared {
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
   /// registers.
   int32_t slots[kProducerWarps][32];
-  uint32_t scales[kProducerWarps][kTokens / S::kTeamWarps];
+  uint32_t scales[kProducerWarps][kWarpTokens];
   SoftmaxState row_so_far[S::kHeads];  // the weigher's own
   uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
   // From producers to scorer and weigher and back.
@@ -69,26 +65,25 @@ struct NamedBarriers {
   static constexpr int kScorer = 1;
 };
 
-/// The part of this block's cluster.
-template <class S>
-__device__ inline int own_part() {
-  return ptx::block_number() / S::kCluster;
-}
-
 /// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
 /// empty one.
 class TileCursor {
  public:
-  __device__ TileCursor(const LayerCall& call, const PartRange& range)
-      : call_(call), range_(range), row_(range.begin.row), unit_(range.begin.unit) {
+  __device__ explicit TileCursor(const LayerCall& call) : call_(call) {}
+
+  __device__ void begin(const PartRange& range) {
+    end_ = range.end;
+    row_ = range.begin.row;
+    unit_ = range.begin.unit;
     if (valid()) begin_row();
   }
 
   __device__ bool valid() const {
-    return row_ < range_.end.row || (row_ == range_.end.row && unit_ < range_.end.unit);
+    return row_ < end_.row || (row_ == end_.row && unit_ < end_.unit);
   }
-  __device__ void advance() {
-    tile_ += kTokens;
+  /// By so many tiles of the unit.
+  __device__ void advance(int tiles = 1) {
+    tile_ += tiles * kTokens;
     if (tile_ < unit_end()) return;
     ++unit_;
     if (unit_ < units_.count) {
@@ -105,13 +100,17 @@ class TileCursor {
   /// Of the tile, as a position in the row.
   __device__ int begin() const { return tile_; }
   __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
+  /// Of the unit, from this one on. An empty unit has one, too.
+  __device__ int tiles() const {
+    return unit_end() <= tile_ ? 1 : (unit_end() - tile_ + kTokens - 1) / kTokens;
+  }
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }
   __device__ UnitPlace place() const { return place_of(plan_, units_.count, unit_); }
   /// Whether this part has units of the next row.
   __device__ bool goes_on() const {
-    return row_ + 1 < range_.end.row || (row_ + 1 == range_.end.row && range_.end.unit > 0);
+    return row_ + 1 < end_.row || (row_ + 1 == end_.row && end_.unit > 0);
   }
 
  private:
@@ -123,10 +122,10 @@ class TileCursor {
   }
 
   const LayerCall& call_;
-  const PartRange range_;
+  WorkPosition end_;
   int row_, unit_, tile_ = 0, first_tile_ = 0;
-  RowPlan plan_ = {};
-  Units units_ = {};
+  RowPlan plan_;
+  Units units_;
 };
 
 /// A token of a tile.

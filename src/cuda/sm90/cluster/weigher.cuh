@@ -13,17 +13,17 @@ namespace steady::cuda::sm90::cluster {
 template <class S>
 class Weigher {
  public:
-  __device__ Weigher(const LayerCall& call, const PartRange& range, Shared<S>& shared)
+  __device__ Weigher(const LayerCall& call, Shared<S>& shared)
       : call_(call),
         shared_(shared),
         heads_(heads_here(call)),
-        tile_(call, range),
+        tile_(call),
         head_weights_(call) {}
 
-  /// All tiles of this part.
-  __device__ void part() {
+  /// All tiles of a part.
+  __device__ void part(const PartRange& range) {
     head_weights_.begin_unit();
-    for (; tile_.valid(); tile_.advance()) {
+    for (tile_.begin(range); tile_.valid(); tile_.advance()) {
       tokens_.wait_full(shared_.tokens_full);
       uint32_t weights[kHalves][kLanePairs];
       float old_weight[kHalves];
@@ -42,7 +42,11 @@ class Weigher {
   static constexpr int kHalves = S::kHalves;
   static constexpr int kPairs = UnitSums<S::kOwnDims>::kPairs;
 
-  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
+  /// The scorer's thread whose scores this one turns into weights. With few heads only the first
+  /// warps have some: in the two roles they are to be of different schedulers.
+  __device__ static int thread() {
+    return static_cast<int>(threadIdx.x + kGroupThreads / 2) % kGroupThreads;
+  }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
   __device__ static int head(int half) { return S::first_head(warp(), half) + lane() / 4; }
@@ -139,15 +143,19 @@ class Weigher {
 
   /// sums += weights · values, or without the old sums if !add_old.
   __device__ void weigh(const uint32_t (&weights)[kHalves][kLanePairs], bool add_old) {
-    const auto of_step = [&](int step) {
-      ptx::Fragment a = {};
+    // Rows without heads have no weights. Zeros that the compiler knows would be made again for each
+    // product.
+    const uint32_t none = ptx::zero();
+    ptx::Fragment fragments[kTokens / 16];
 #pragma unroll
-      for (int half = 0; half < kHalves; ++half) {
-        a.at[half] = weights[half][2 * step];
-        a.at[2 + half] = weights[half][2 * step + 1];
+    for (int step = 0; step < kTokens / 16; ++step) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t pair = weights[i % kHalves][2 * step + i / 2];
+        fragments[step].at[i] = i % 2 < kHalves ? pair : pair & none;
       }
-      return a;
-    };
+    }
+    const auto of_step = [&](int step) { return fragments[step]; };
     sums_.template weigh<kTokens>(of_step, shared_.tokens[tokens_.index], shared_.ones, add_old,
                                   [](int) {});
   }

@@ -8,6 +8,7 @@ namespace steady::cuda::ptx {
 
 inline int block_number() { return static_cast<int>(blockIdx.x); }
 inline int thread_number() { return static_cast<int>(threadIdx.x); }
+inline uint32_t zero() { return 0; }
 inline void keep_order() {}
 inline void wait_for_earlier_grids() {}
 inline void let_next_grid_begin() {}
