@@ -47,11 +47,6 @@ __device__ inline void wait_copies_but() {
 /// Waits for all of this thread's copies.
 __device__ inline void wait_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 
-/// Calls the cache line of an address into the L2 cache.
-__device__ inline void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
-
 /// Loads where it stands, not where its result is first used.
 __device__ inline void load(uint4* to, const void* from) {
   asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"

@@ -12,9 +12,9 @@ namespace steady::cuda::sm90::cluster {
 template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
-  static constexpr int kScorer = kPair && S::kHeads == 32 ? 104 : 112;
-  static constexpr int kWeigher = !kPair ? 184 : S::kHeads == 32 ? 216 : 208;
-  static constexpr int kProducer = kPair ? 96 : 104;
+  static constexpr int kScorer = 112;
+  static constexpr int kWeigher = !kPair ? 184 : 224;
+  static constexpr int kProducer = kPair ? 88 : 104;
   static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };
 

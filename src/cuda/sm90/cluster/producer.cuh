@@ -8,12 +8,11 @@
 
 namespace steady::cuda::sm90::cluster {
 
-inline constexpr int kLineBytes = 128;  // of the L2 cache
 /// Lanes that share a token have a run of chunks each in every block of its values. While a tile is
 /// turned into bf16, the bytes of the next one take their place in registers. Slots are read and
-/// looked up for a batch of tiles at once, a token for each lane, and a batch's bytes are called
-/// into the L2 cache. Slots and scales come through shared memory: a register that is carried into
-/// the next turn would be copied there, and the copy waits for what is loaded.
+/// looked up for a batch of tiles at once, a token for each lane. Slots and scales come through
+/// shared memory: a register that is carried into the next turn would be copied there, and the copy
+/// waits for what is loaded.
 template <class S>
 class Producer {
  public:
@@ -80,8 +79,8 @@ class Producer {
     while (coming_ < kBatch && ahead_.valid()) {
       const int tiles = min(kBatch - coming_, ahead_.tiles()), own = lane() / kWarpTokens - coming_;
       if (own >= 0 && own < tiles) {
-        position = position_of(
-            call_, ahead_, own * kTokens + warp() * kWarpTokens + lane() % kWarpTokens);
+        position =
+            position_of(call_, ahead_, own * kTokens + warp() * kWarpTokens + lane() % kWarpTokens);
       }
       ahead_.advance(tiles);
       coming_ += tiles;
@@ -112,11 +111,6 @@ class Producer {
       slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
       if (!slow) {
         found_ = {place.data + first_block_ * kBlockDims, place.scales + first_block_ / 4 * 4};
-#pragma unroll
-        for (int i = 0; i < kOwnBlocks * kBlockDims; i += kLineBytes)
-          ptx::prefetch(found_.data + i);
-        ptx::prefetch(found_.data + (kOwnBlocks + has_last_block()) * kBlockDims - 1);
-        ptx::prefetch(found_.scales);
       }
     }
     found_named_ = __ballot_sync(~0u, named);

@@ -14,11 +14,7 @@ template <class S>
 class Weigher {
  public:
   __device__ Weigher(const LayerCall& call, Shared<S>& shared)
-      : call_(call),
-        shared_(shared),
-        heads_(heads_here(call)),
-        tile_(call),
-        head_weights_(call) {}
+      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call), head_weights_(call) {}
 
   /// All tiles of a part.
   __device__ void part(const PartRange& range) {
@@ -143,8 +139,8 @@ class Weigher {
 
   /// sums += weights · values, or without the old sums if !add_old.
   __device__ void weigh(const uint32_t (&weights)[kHalves][kLanePairs], bool add_old) {
-    // Rows without heads have no weights. Zeros that the compiler knows would be made again for each
-    // product.
+    // Rows without heads have no weights. Zeros that the compiler knows would be made again for
+    // each product.
     const uint32_t none = ptx::zero();
     ptx::Fragment fragments[kTokens / 16];
 #pragma unroll

@@ -37,8 +37,6 @@ inline void wait_copies() {
   wait_copies_but<0>();
 }
 
-inline void prefetch(const void*) {}
-
 template <class T>
 void load(T* to, const void* from) {
   std::memcpy(to, from, sizeof(T));
