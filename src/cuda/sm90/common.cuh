@@ -60,6 +60,11 @@ struct Rows {
   }
 };
 
+/// So many tiles have tokens `begin` to `end` of a unit. An empty one has a tile, too.
+__device__ inline int tiles_between(int begin, int end) {
+  return end <= begin ? 1 : (end - begin + kTokens - 1) / kTokens;
+}
+
 /// Goes around buffers that barriers guard.
 template <uint32_t kCount>
 struct Ring {

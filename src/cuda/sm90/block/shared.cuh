@@ -61,10 +61,7 @@ class UnitCursor {
   __device__ int end() const {
     return min((unit_ + 1) * units_.tokens_each, plan_.tokens[0] + plan_.tokens[1]);
   }
-  /// An empty unit has a tile, too.
-  __device__ int tiles() const {
-    return end() <= begin() ? 1 : (end() - begin() + kTokens - 1) / kTokens;
-  }
+  __device__ int tiles() const { return tiles_between(begin(), end()); }
 
   __device__ Unit describe() const {
     const bool last_unit = unit_ + 1 == units_.count;

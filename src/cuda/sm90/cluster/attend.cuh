@@ -13,7 +13,7 @@ template <class S>
 struct Registers {
   static constexpr bool kPair = S::kCluster == 2;
   static constexpr int kScorer = 112;
-  static constexpr int kWeigher = !kPair ? 184 : 224;
+  static constexpr int kWeigher = kPair ? 224 : 184;
   static constexpr int kProducer = kPair ? 88 : 104;
   static_assert(kScorer + kWeigher + 2 * kProducer <= kThreads / kGroupThreads * kRegistersAtFirst);
 };

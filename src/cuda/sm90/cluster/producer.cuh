@@ -8,8 +8,9 @@
 
 namespace steady::cuda::sm90::cluster {
 
-/// Lanes that share a token have a run of chunks each in every block of its values. While a tile is
-/// turned into bf16, the bytes of the next one take their place in registers. Slots are read and
+/// A warp brings eight tokens of each tile. Four lanes share a token: each has sixteen values of
+/// every block. While a tile is turned into bf16, the bytes of the next one take their place in
+/// registers. Slots are read and
 /// looked up for a batch of tiles at once, a token for each lane. Slots and scales come through
 /// shared memory: a register that is carried into the next turn would be copied there, and the copy
 /// waits for what is loaded.
@@ -26,7 +27,7 @@ class Producer {
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
-    ahead_.begin(range);
+    ahead_.start(range);
     read_slots();
     ptx::wait_copies();
     Tile tile;
@@ -42,9 +43,9 @@ class Producer {
   static constexpr int kOwnBlocks = S::kOwnBlocks;
   static constexpr int kTokenLanes = 32 / kWarpTokens;
   static constexpr int kLaneChunks = kBlockChunks / kTokenLanes;  // of a block
-  static constexpr int kFp8Chunks = kLaneChunks / 2;              // that they are made from
-  using Mask = uint8_t;                                           // of a warp's tokens
-  static constexpr int kBatch = 32 / kWarpTokens;                 // of a warp's tiles
+  static_assert(kLaneChunks == 2, "made from one chunk of FP8");
+  using Mask = uint8_t;                            // of a warp's tokens
+  static constexpr int kBatch = 32 / kWarpTokens;  // of a warp's tiles
 
   /// What a lane has of a tile: its share of a token.
   struct Tile {
@@ -52,7 +53,7 @@ class Producer {
     Mask named, slow;  // a bit for each token
     uint8_t scope;
     int32_t slot;
-    uint4 chunks[kFp8Chunks * (kOwnBlocks + 1)];  // a block of bf16 has twice as many
+    uint4 chunks[kOwnBlocks + 1];  // one of each block, two of a block of bf16
   };
   /// Where it comes from.
   struct Source {
@@ -109,9 +110,8 @@ class Producer {
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
       named = true;
       slow = pool.shape.format != STEADY_CACHE_FP8 || !aligned;
-      if (!slow) {
+      if (!slow)
         found_ = {place.data + first_block_ * kBlockDims, place.scales + first_block_ / 4 * 4};
-      }
     }
     found_named_ = __ballot_sync(~0u, named);
     found_slow_ = __ballot_sync(~0u, slow);
@@ -130,7 +130,7 @@ class Producer {
     tile->slow = static_cast<Mask>(found_slow_ >> first & ((1u << kWarpTokens) - 1));
     tile->scope = static_cast<uint8_t>(found_scopes_ >> from & 1);
     tile->slot = __shfl_sync(~0u, found_slot_, from);
-    const Source source = {of_lane(from, found_.data) + share() * kFp8Chunks * sizeof(uint4),
+    const Source source = {of_lane(from, found_.data) + share() * sizeof(uint4),
                            of_lane(from, found_.scales)};
     if (tile->there) ++next_;
     return source;
@@ -145,12 +145,9 @@ class Producer {
   __device__ bool is_bf16(int block) const { return block + 1 == kOwnBlocks && has_last_block(); }
   __device__ void fetch_block(const Source& source, int block, Tile* tile) const {
     const uint8_t* from = source.data + block * kBlockDims;
-    if (is_bf16(block)) from += share() * kFp8Chunks * sizeof(uint4);
-    uint4* chunks = &tile->chunks[block * kFp8Chunks];
-#pragma unroll
-    for (int i = 0; i < kLaneChunks; ++i) {
-      if (i < kFp8Chunks || is_bf16(block)) ptx::load(&chunks[i], from + i * sizeof(uint4));
-    }
+    if (is_bf16(block)) from += share() * sizeof(uint4);
+    ptx::load(&tile->chunks[block], from);
+    if (is_bf16(block)) ptx::load(&tile->chunks[block + 1], from + sizeof(uint4));
   }
 
   __device__ void fetch_scales(const Source& source) {
@@ -197,14 +194,12 @@ class Producer {
     };
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block, to += sizeof(Block)) {
-      const uint4* bytes = &tile->chunks[block * kFp8Chunks];
-#pragma unroll
-      for (int i = 0; i < kLaneChunks; ++i) {
-        if (is_bf16(block)) {
-          *chunk(i) = bytes[i];
-        } else if (i < kFp8Chunks) {
-          plain(bytes[i], block, chunk(2 * i), chunk(2 * i + 1));
-        }
+      const uint4* bytes = &tile->chunks[block];
+      if (is_bf16(block)) {
+        *chunk(0) = bytes[0];
+        *chunk(1) = bytes[1];
+      } else {
+        plain(bytes[0], block, chunk(0), chunk(1));
       }
       fetch_block(source, block, tile);
       __syncwarp();  // otherwise the compiler collects the loads at the end

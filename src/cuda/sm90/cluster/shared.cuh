@@ -56,7 +56,7 @@ struct Shared {
   uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
   // From producers to scorer and weigher and back.
   uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  // From each warp of the cluster's scorers to its like of the weighers and back.
+  // From each warp of the cluster's scorers to those of the weighers with its heads, and back.
   uint64_t scores_full[kWarps][S::kScoreBuffers], scores_empty[kWarps][S::kScoreBuffers];
 };
 
@@ -71,16 +71,14 @@ class TileCursor {
  public:
   __device__ explicit TileCursor(const LayerCall& call) : call_(call) {}
 
-  __device__ void begin(const PartRange& range) {
+  __device__ void start(const PartRange& range) {
     end_ = range.end;
     row_ = range.begin.row;
     unit_ = range.begin.unit;
     if (valid()) begin_row();
   }
 
-  __device__ bool valid() const {
-    return row_ < end_.row || (row_ == end_.row && unit_ < end_.unit);
-  }
+  __device__ bool valid() const { return before({row_, unit_}, end_); }
   /// By so many tiles of the unit.
   __device__ void advance(int tiles = 1) {
     tile_ += tiles * kTokens;
@@ -100,10 +98,8 @@ class TileCursor {
   /// Of the tile, as a position in the row.
   __device__ int begin() const { return tile_; }
   __device__ int unit_end() const { return min((unit_ + 1) * units_.tokens_each, row_tokens()); }
-  /// Of the unit, from this one on. An empty unit has one, too.
-  __device__ int tiles() const {
-    return unit_end() <= tile_ ? 1 : (unit_end() - tile_ + kTokens - 1) / kTokens;
-  }
+  /// Of the unit, from this one on.
+  __device__ int tiles() const { return tiles_between(tile_, unit_end()); }
   __device__ bool first_of_row_here() const { return tile_ == first_tile_; }
   __device__ bool first_of_unit() const { return tile_ == unit_ * units_.tokens_each; }
   __device__ bool last_of_unit() const { return tile_ + kTokens >= unit_end(); }

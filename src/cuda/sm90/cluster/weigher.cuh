@@ -16,10 +16,10 @@ class Weigher {
   __device__ Weigher(const LayerCall& call, Shared<S>& shared)
       : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call), head_weights_(call) {}
 
-  /// All tiles of a part.
+  /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     head_weights_.begin_unit();
-    for (tile_.begin(range); tile_.valid(); tile_.advance()) {
+    for (tile_.start(range); tile_.valid(); tile_.advance()) {
       tokens_.wait_full(shared_.tokens_full);
       uint32_t weights[kHalves][kLanePairs];
       float old_weight[kHalves];
