@@ -34,13 +34,10 @@ std::string demangled(const std::string& name) {
   return result;
 }
 
-/// "attend_kernel<64>" of all that the linker calls it, or "cluster_kernel<64,2>" for heads and
-/// blocks.
+/// "attend_kernel<64>" of all that the linker calls it.
 std::string short_name(const std::string& mangled) {
   const std::string name = demangled(mangled);
   std::smatch found;
-  if (std::regex_search(name, found, std::regex(R"((\w+_kernel)<.*Share<(\d+), (\d+)>)")))
-    return found.str(1) + "<" + found.str(2) + "," + found.str(3) + ">";
   return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
                                                                                : name;
 }
@@ -57,10 +54,10 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
 #if STEADY_WITH_SM90
   for (const int heads : {32, 64})
     bytes["block_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(1, heads);
-  for (const auto& [heads, cluster] : {std::pair(32, 2), std::pair(64, 2), std::pair(32, 4)}) {
-    bytes["cluster_kernel<" + std::to_string(heads) + "," + std::to_string(cluster) + ">"] =
-        sm90::shared_bytes(cluster, heads);
-  }
+  for (const int heads : {32, 64})
+    bytes["pair_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(2, heads);
+  for (const int heads : {8, 16, 32})
+    bytes["four_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(4, heads);
 #endif
   return bytes;
 }

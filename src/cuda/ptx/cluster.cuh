@@ -60,4 +60,19 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
       : "memory");
 }
 
+__device__ inline void store_async(Remote to, const uint4& values, Remote barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, "
+      "[%5];" ::"r"(to.address),
+      "r"(values.x), "r"(values.y), "r"(values.z), "r"(values.w), "r"(barrier.address)
+      : "memory");
+}
+/// The same with eight bytes.
+__device__ inline void store_async(Remote to, const float2& values, Remote barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(
+          to.address),
+      "f"(values.x), "f"(values.y), "r"(barrier.address)
+      : "memory");
+}
 }  // namespace steady::cuda::ptx

@@ -46,67 +46,55 @@ __device__ inline void pin(float (&sums)[kCount]) {
   for (float& sum : sums) asm volatile("" : "+f"(sum)::"memory");
 }
 
-/// sums[64 × 64] = a[64 × 16] · b[64 × 16]ᵀ + sums, or without the old sums if !add. Both operands
-/// are bf16, and their lines run along the sixteen. Of its warp's sixteen rows a lane has an upper
-/// one, lane / 4, and a lower one eight further on, and of columns 8 j + 2 (lane % 4) and the next:
-/// sums[4 j + 2 (lower row) + odd column].
-__device__ inline void multiply_add(float (&sums)[32], uint32_t a, uint32_t b, bool add) {
-  asm volatile(
-      "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %34, 0;\n"
-      "mov.b64 a, {%32, %35}; mov.b64 b, {%33, %35};\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
-      "}, a, b, add, 1, 1, 0, 0;}\n"
-      : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
-        "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]), "+f"(sums[11]),
-        "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]), "+f"(sums[16]),
-        "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]), "+f"(sums[21]),
-        "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]), "+f"(sums[25]), "+f"(sums[26]),
-        "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]), "+f"(sums[31])
-      : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(kOperands));
-}
+/// The lists of a product's sums, as text and as operands.
+#define STEADY_TEXT_4 "%0, %1, %2, %3"
+#define STEADY_TEXT_8 STEADY_TEXT_4 ", %4, %5, %6, %7"
+#define STEADY_TEXT_16 STEADY_TEXT_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
+#define STEADY_TEXT_32 \
+  STEADY_TEXT_16       \
+  ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define STEADY_TEXT_64                                                               \
+  STEADY_TEXT_32                                                                     \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47" \
+  ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define STEADY_SUMS_4(i) \
+  "+f"(sums[i]), "+f"(sums[(i) + 1]), "+f"(sums[(i) + 2]), "+f"(sums[(i) + 3])
+#define STEADY_SUMS_8(i) STEADY_SUMS_4(i), STEADY_SUMS_4((i) + 4)
+#define STEADY_SUMS_16(i) STEADY_SUMS_8(i), STEADY_SUMS_8((i) + 8)
+#define STEADY_SUMS_32(i) STEADY_SUMS_16(i), STEADY_SUMS_16((i) + 16)
+#define STEADY_SUMS_64(i) STEADY_SUMS_32(i), STEADY_SUMS_32((i) + 32)
 
-/// The same for kColumns lines of b, which run along the columns if kTransposed.
-template <int kColumns, bool kTransposed>
+/// sums[64 × kColumns] = a[64 × 16] · b[16 × kColumns] + sums, or without the old sums if !add.
+/// Operands are bf16. Lines of a run along the sixteen, or along its rows if kTransposedA; those of
+/// b along the sixteen, or along its columns if kTransposedB. Of its warp's sixteen rows a lane has
+/// an upper one, lane / 4, and a lower one eight further on, and of columns 8 j + 2 (lane % 4) and
+/// the next: sums[4 j + 2 (lower row) + odd column].
+template <int kColumns, bool kTransposedB = false, bool kTransposedA = false>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uint32_t b, bool add) {
+#define STEADY_PRODUCT(columns, count, a_at, b_at, add_at, upper_at, ta_at, tb_at)            \
+  asm volatile("{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %" #add_at                  \
+               ", 0;\n"                                                                       \
+               "mov.b64 a, {%" #a_at ", %" #upper_at "}; mov.b64 b, {%" #b_at ", %" #upper_at \
+               "};\n"                                                                         \
+               "wgmma.mma_async.sync.aligned.m64n" #columns                                   \
+               "k16.f32.bf16.bf16 {" STEADY_TEXT_##count "}, a, b, add, 1, 1, %" #ta_at       \
+                                                         ", %" #tb_at ";}\n"                  \
+               : STEADY_SUMS_##count(0)                                                       \
+               : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(kOperands),                  \
+                 "n"(static_cast<int>(kTransposedA)), "n"(static_cast<int>(kTransposedB)))
   if constexpr (kColumns == 8) {
-    asm volatile(
-        "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %6, 0;\n"
-        "mov.b64 a, {%4, %8}; mov.b64 b, {%5, %8};\n"
-        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3"
-        "}, a, b, add, 1, 1, 0, %7;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)),
-          "n"(kOperands));
+    STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9);
+  } else if constexpr (kColumns == 16) {
+    STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13);
+  } else if constexpr (kColumns == 32) {
+    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21);
+  } else if constexpr (kColumns == 64) {
+    STEADY_PRODUCT(64, 32, 32, 33, 34, 35, 36, 37);
   } else {
     static_assert(kColumns == 128, "there is no product of so many columns here");
-    asm volatile(
-        "{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %66, 0;\n"
-        "mov.b64 a, {%64, %68}; mov.b64 b, {%65, %68};\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, a, b, add, 1, 1, 0, %67;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
-          "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]),
-          "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]),
-          "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]),
-          "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]), "+f"(sums[25]),
-          "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]),
-          "+f"(sums[31]), "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),
-          "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]), "+f"(sums[40]),
-          "+f"(sums[41]), "+f"(sums[42]), "+f"(sums[43]), "+f"(sums[44]), "+f"(sums[45]),
-          "+f"(sums[46]), "+f"(sums[47]), "+f"(sums[48]), "+f"(sums[49]), "+f"(sums[50]),
-          "+f"(sums[51]), "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]), "+f"(sums[55]),
-          "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]), "+f"(sums[60]),
-          "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
-        : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)),
-          "n"(kOperands));
+    STEADY_PRODUCT(128, 64, 64, 65, 66, 67, 68, 69);
   }
+#undef STEADY_PRODUCT
 }
 
 /// A lane's share of a left operand: elements 2 (lane % 4) and the next of its upper row and of its
@@ -117,46 +105,42 @@ struct Fragment {
 
 /// The same with `a` in registers. The product may read them until it is over, which the compiler
 /// does not know.
-template <int kColumns, bool kTransposed>
+template <int kColumns, bool kTransposedB = false>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, uint32_t b,
                                     bool add) {
+#define STEADY_PRODUCT(columns, count, a0, a1, a2, a3, b_at, add_at, upper_at, tb_at)              \
+  asm volatile("{.reg .pred add; .reg .b64 b; setp.ne.b32 add, %" #add_at                          \
+               ", 0;\n"                                                                            \
+               "mov.b64 b, {%" #b_at ", %" #upper_at                                               \
+               "};\n"                                                                              \
+               "wgmma.mma_async.sync.aligned.m64n" #columns                                        \
+               "k16.f32.bf16.bf16 {" STEADY_TEXT_##count "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 \
+                                                         "}, b, add, 1, 1, %" #tb_at ";}\n"        \
+               : STEADY_SUMS_##count(0)                                                            \
+               : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b),                   \
+                 "r"(static_cast<int>(add)), "n"(kOperands), "n"(static_cast<int>(kTransposedB)))
   if constexpr (kColumns == 8) {
-    asm volatile(
-        "{.reg .pred add; .reg .b64 b; setp.ne.b32 add, %9, 0;\n"
-        "mov.b64 b, {%8, %11};\n"
-        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3"
-        "}, {%4, %5, %6, %7}, b, add, 1, 1, %10;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
-        : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b),
-          "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)), "n"(kOperands));
+    STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9, 10, 11);
+  } else if constexpr (kColumns == 16) {
+    STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13, 14, 15);
+  } else if constexpr (kColumns == 32) {
+    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21, 22, 23);
   } else {
     static_assert(kColumns == 128, "there is no product of so many columns here");
-    asm volatile(
-        "{.reg .pred add; .reg .b64 b; setp.ne.b32 add, %69, 0;\n"
-        "mov.b64 b, {%68, %71};\n"
-        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
-        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
-        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-        "}, {%64, %65, %66, %67}, b, add, 1, 1, %70;}\n"
-        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3]), "+f"(sums[4]), "+f"(sums[5]),
-          "+f"(sums[6]), "+f"(sums[7]), "+f"(sums[8]), "+f"(sums[9]), "+f"(sums[10]),
-          "+f"(sums[11]), "+f"(sums[12]), "+f"(sums[13]), "+f"(sums[14]), "+f"(sums[15]),
-          "+f"(sums[16]), "+f"(sums[17]), "+f"(sums[18]), "+f"(sums[19]), "+f"(sums[20]),
-          "+f"(sums[21]), "+f"(sums[22]), "+f"(sums[23]), "+f"(sums[24]), "+f"(sums[25]),
-          "+f"(sums[26]), "+f"(sums[27]), "+f"(sums[28]), "+f"(sums[29]), "+f"(sums[30]),
-          "+f"(sums[31]), "+f"(sums[32]), "+f"(sums[33]), "+f"(sums[34]), "+f"(sums[35]),
-          "+f"(sums[36]), "+f"(sums[37]), "+f"(sums[38]), "+f"(sums[39]), "+f"(sums[40]),
-          "+f"(sums[41]), "+f"(sums[42]), "+f"(sums[43]), "+f"(sums[44]), "+f"(sums[45]),
-          "+f"(sums[46]), "+f"(sums[47]), "+f"(sums[48]), "+f"(sums[49]), "+f"(sums[50]),
-          "+f"(sums[51]), "+f"(sums[52]), "+f"(sums[53]), "+f"(sums[54]), "+f"(sums[55]),
-          "+f"(sums[56]), "+f"(sums[57]), "+f"(sums[58]), "+f"(sums[59]), "+f"(sums[60]),
-          "+f"(sums[61]), "+f"(sums[62]), "+f"(sums[63])
-        : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b),
-          "r"(static_cast<int>(add)), "n"(static_cast<int>(kTransposed)), "n"(kOperands));
+    STEADY_PRODUCT(128, 64, 64, 65, 66, 67, 68, 69, 70, 71);
   }
+#undef STEADY_PRODUCT
 }
+
+#undef STEADY_TEXT_4
+#undef STEADY_TEXT_8
+#undef STEADY_TEXT_16
+#undef STEADY_TEXT_32
+#undef STEADY_TEXT_64
+#undef STEADY_SUMS_4
+#undef STEADY_SUMS_8
+#undef STEADY_SUMS_16
+#undef STEADY_SUMS_32
+#undef STEADY_SUMS_64
 
 }  // namespace steady::cuda::ptx

@@ -1,35 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. Chooses
-// between clusters that share a row's values and blocks that have whole vectors, and launches them.
+// between fours and pairs of blocks that share a row's values and blocks that have whole vectors,
+// and launches them.
 #include "cuda/sm90/attend.hpp"
 
 #include <algorithm>
 #include <limits>
 
 #include "cuda/sm90/block/attend.cuh"
-#include "cuda/sm90/cluster/attend.cuh"
+#include "cuda/sm90/four/attend.cuh"
+#include "cuda/sm90/pair/attend.cuh"
 
 namespace steady::cuda::sm90 {
 namespace {
 
 struct Variant {
-  int heads, cluster;
+  int heads, cluster, threads;
   void (*kernel)(const LayerCall, const Divisors);
   size_t shared_bytes;
 };
 
 template <int kHeads>
 constexpr Variant in_block() {
-  return {kHeads, 1, block::block_kernel<kHeads>, sizeof(block::Shared)};
+  return {kHeads, 1, kThreads, block::block_kernel<kHeads>, sizeof(block::Shared)};
 }
-template <int kHeads, int kCluster>
-constexpr Variant in_cluster() {
-  using S = cluster::Share<kHeads, kCluster>;
-  return {kHeads, kCluster, cluster::cluster_kernel<S>, sizeof(cluster::Shared<S>)};
+template <int kHeads>
+constexpr Variant in_pair() {
+  return {kHeads, 2, kThreads, pair::pair_kernel<kHeads>,
+          sizeof(pair::Shared<pair::Share<kHeads>>)};
+}
+template <int kHeads>
+constexpr Variant in_four() {
+  return {kHeads, 4, four::kThreads, four::four_kernel<kHeads>,
+          sizeof(four::Shared<four::Share<kHeads>>)};
 }
 
-constexpr Variant kVariants[] = {in_block<32>(), in_block<64>(), in_cluster<32, 2>(),
-                                 in_cluster<64, 2>(), in_cluster<32, 4>()};
+constexpr Variant kVariants[] = {in_block<32>(), in_block<64>(), in_pair<32>(), in_pair<64>(),
+                                 in_four<8>(),   in_four<16>(),  in_four<32>()};
 
 const Variant& variant_of(int cluster, int heads) {
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
@@ -47,7 +54,7 @@ struct Launch {
     attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[1].val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = dim3(parts * variant.cluster, groups);
-    config.blockDim = dim3(kThreads);
+    config.blockDim = dim3(variant.threads);
     config.dynamicSmemBytes = variant.shared_bytes;
     config.stream = stream;
     config.attrs = attributes;
@@ -110,6 +117,7 @@ size_t shared_bytes(int cluster, int group_heads) {
 }
 
 cudaError_t prepare_attend(Room* room) {
+  *room = {std::numeric_limits<int>::max(), std::numeric_limits<int>::max()};
   for (const Variant& variant : kVariants) {
     cudaError_t error =
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -117,9 +125,11 @@ cudaError_t prepare_attend(Room* room) {
     if (error != cudaSuccess) return error;
     if (variant.cluster == 1) continue;
     const Launch launch(variant, 1, 1, nullptr);
-    error = cudaOccupancyMaxActiveClusters(variant.cluster == 2 ? &room->pairs : &room->fours,
-                                           variant.kernel, &launch.config);
+    int clusters = 0;
+    error = cudaOccupancyMaxActiveClusters(&clusters, variant.kernel, &launch.config);
     if (error != cudaSuccess) return error;
+    int& most = variant.cluster == 2 ? room->pairs : room->fours;
+    most = std::min(most, clusters);
   }
   return cudaSuccess;
 }

@@ -32,12 +32,14 @@ inline constexpr int kRegistersAtFirst = 65536 / kThreads;
 using Chunk = uint4;
 inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;
 
-/// 64 lines of eight chunks, swizzled as products want them.
-struct alignas(1024) Block {
-  Chunk lines[64][kBlockChunks];
+/// Lines of eight chunks, swizzled as products want them.
+template <int kLines>
+struct alignas(1024) Lines {
+  Chunk lines[kLines][kBlockChunks];
 
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
+using Block = Lines<64>;
 
 /// Of slots into pages.
 struct Divisors {
@@ -94,14 +96,13 @@ __device__ inline UnitPlace place_of(const RowPlan& row, int units, int unit) {
   return {split, !split && unit > 0, !split && unit + 1 == units, row.first_slot + unit};
 }
 
-/// What this thread keeps of a row that goes on: rows of products by values, `kDims` of them, in
-/// each of the grid's weighers, of which this is the `weigher`-th of its block's.
-template <int kHalves, int kDims>
+/// What this thread of a weigher keeps of a row that goes on: so many values, in each of the grid's
+/// weighers, of which this is the `weigher`-th of its block's.
+template <int kValues>
 __device__ float4* kept_sums(const LayerCall& call, int weighers, int weigher) {
-  constexpr int kThreadValues = kHalves * kDims / 4;
   const int block = static_cast<int>(blockIdx.y * gridDim.x) + ptx::block_number();
   return reinterpret_cast<float4*>(call.tables.kept) +
-         (static_cast<int64_t>(block) * weighers + weigher) * (kThreadValues / 4 * kGroupThreads) +
+         (static_cast<int64_t>(block) * weighers + weigher) * (kValues / 4 * kGroupThreads) +
          ptx::thread_number() % kGroupThreads;
 }
 

@@ -9,14 +9,91 @@
 
 namespace steady::cuda::sm90 {
 
-/// Scores of a tile that a lane has for one head: of token 8 j + 2 (lane % 4) + e at 2 j + e.
-inline constexpr int kLaneScores = kTokens / 4, kLanePairs = kLaneScores / 2;
+/// How a warp has a tile's scores of a head. Sums are taken in the same order in both ways: of four
+/// tokens of sixteen first, t and t + 8, those and the next two, then of the tile's four sixteens.
+///
+/// Heads are the rows of products: a quad has a head's scores. Lane q has those of tokens
+/// 8 j + 2 q + e, at 2 j + e.
+struct InQuad {
+  static constexpr int kScores = kTokens / 4;
+  static constexpr int kLanes = 4;  // of a head, beside each other
 
-/// Of a lane's heads, one in each half of its warp's rows; a head's scores lie in the lanes of a
-/// quad.
-template <int kHalves>
+  /// Rounds weights, in pairs, and returns what they add up to as they are.
+  template <class Weight>
+  __device__ static float add(const Weight& weight, uint32_t (&rounded)[kScores / 2]) {
+    float sums[kTokens / 16];
+#pragma unroll
+    for (int i = 0; i < kTokens / 16; ++i) {
+      const float a = weight(4 * i), b = weight(4 * i + 1), c = weight(4 * i + 2),
+                  d = weight(4 * i + 3);
+      rounded[2 * i] = bf16x2(a, b);
+      rounded[2 * i + 1] = bf16x2(c, d);
+      sums[i] = (a + c) + (b + d);
+    }
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+  /// Of what the lanes of a head have added up.
+  __device__ static float total(float sum) {
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    return sum + __shfl_xor_sync(~0u, sum, 2);
+  }
+};
+
+/// Tokens are the rows of products: all lanes have a head's scores. Lane 8 w + r has those of
+/// tokens 16 w + r and eight further on.
+struct InWarp {
+  static constexpr int kScores = kTokens / 32;
+  static constexpr int kLanes = 32;
+
+  template <class Weight>
+  __device__ static float add(const Weight& weight, uint32_t (&rounded)[kScores / 2]) {
+    const float a = weight(0), b = weight(1);
+    rounded[0] = bf16x2(a, b);
+    float sum = a + b;
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 8);
+    return sum + __shfl_xor_sync(~0u, sum, 16);
+  }
+  __device__ static float total(float sum) {
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    return sum + __shfl_xor_sync(~0u, sum, 4);
+  }
+};
+
+/// What becomes of a head's sums at the end of a unit: brought to the exact sum of the weights,
+/// joined to the row so far by the two weights if the unit joins, multiplied by `finish`.
+struct HeadEnd {
+  float sum, left_weight, right_weight, finish;
+};
+
+/// Ends a unit that came to `state`: the row so far takes it in, and who is told the lse, or the
+/// state of a split row's unit, is told if `tells`. For a head that there is.
+__device__ inline HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
+                                   float sum, SoftmaxState state, SoftmaxState* row_so_far,
+                                   bool tells) {
+  HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
+  if (place.joins) [[unlikely]] {
+    const Merged merged = merge(*row_so_far, state);
+    state = merged.state;
+    end.left_weight = merged.left_weight;
+    end.right_weight = merged.right_weight;
+  }
+  *row_so_far = state;
+  if (place.finishes) [[likely]] {
+    const Finished finished = finish_head(call, state, head);
+    end.finish = finished.out_weight;
+    if (tells) write_lse(call, finished, row, head);
+  } else if (place.split && tells) {
+    partial_states(call, place.slot)[head] = state;
+  }
+  return end;
+}
+
+/// Of a lane's heads.
+template <int kHalves, class In>
 class HeadWeights {
  public:
+  static constexpr int kScores = In::kScores;
   __device__ explicit HeadWeights(const LayerCall& call) : call_(call) {}
 
   __device__ void begin_unit() {
@@ -34,44 +111,36 @@ class HeadWeights {
 
   /// Makes scores ready to be weighed, where most are ready as they are.
   __device__ bool any_scaled() const { return any_scaled_; }
-  __device__ void scale(int half, float (&scores)[kLaneScores]) const {
-    scale(scores, scaled_[half]);
-  }
+  __device__ void scale(int half, float (&scores)[kScores]) const { scale(scores, scaled_[half]); }
   /// Whether the tile had a token.
   __device__ void see(bool token) { seen_ = seen_ || token; }
 
   /// Weights that add up to more ask for another reference.
   __device__ static bool are_large(float sum) { return sum > kLarge; }
 
-  /// One head's weights; returns what they add up to as they are.
-  __device__ float weigh(int half, const float (&scores)[kLaneScores],
-                         uint32_t (&weights)[kLanePairs]) const {
+  /// One head's weights, rounded, in pairs; returns what they add up to as they are.
+  __device__ float weigh(int half, const float (&scores)[kScores],
+                         uint32_t (&rounded)[kScores / 2]) const {
     const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
     const auto weight = [&](int k) {
       return ptx::exp2_approximate(__fmaf_rn(scores[k], factor, -reference_[half]));
     };
-    float sum = 0.0f;
-#pragma unroll
-    for (int pair = 0; pair < kLanePairs; ++pair) {
-      const float a = weight(2 * pair), b = weight(2 * pair + 1);
-      weights[pair] = bf16x2(a, b);
-      sum += a + b;
-    }
-    return sum;
+    return In::add(weight, rounded);
   }
 
   /// The reference of a head whose weights are large becomes the tile's largest score, and its
   /// alone: its bits must not depend on the heads beside it.
-  __device__ void move_reference(int half, float (&scores)[kLaneScores], float sum,
-                                 float* old_weight) {
+  __device__ void move_reference(int half, float (&scores)[kScores], float sum, float* old_weight) {
     float most = -INFINITY;
 #pragma unroll
     for (const float score : scores) most = fmaxf(most, score);
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
-    most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
+#pragma unroll
+    for (int apart = 1; apart < In::kLanes; apart *= 2)
+      most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
     if (!scaled_[half]) most *= call_.softmax_scale * kLog2e;
     const uint32_t large = __ballot_sync(~0u, sum > kLarge);
-    const bool moves = (large >> (lane() & ~3) & 0xf) != 0;
+    constexpr uint32_t kHead = In::kLanes == 32 ? ~0u : (1u << In::kLanes) - 1;
+    const bool moves = (large >> (lane() & ~(In::kLanes - 1)) & kHead) != 0;
     const bool scales = moves && !scaled_[half] && !(fabsf(most) < kFar);
     if (moves) {
       if (reference_[half] != kLowest) {
@@ -91,7 +160,7 @@ class HeadWeights {
 
   /// What the unit came to: the sum of its weights as they are, NaN if nothing is known.
   __device__ float unit_sum(int half) const {
-    const float sum = of_quad(sum_[half]);
+    const float sum = In::total(sum_[half]);
     // Of tokens whose scores are all beyond what a float can tell, nothing is known.
     return sum == 0.0f && seen_ ? NAN : sum;
   }
@@ -111,18 +180,13 @@ class HeadWeights {
   __device__ static int lane() { return ptx::thread_number() % 32; }
 
   /// Makes scores logarithms to base 2, in lanes that say so.
-  __device__ void scale(float (&scores)[kLaneScores], bool wanted) const {
+  __device__ void scale(float (&scores)[kScores], bool wanted) const {
     if (!wanted) return;
     const float to_base_2 = call_.softmax_scale * kLog2e;
     const bool at_once = fabsf(to_base_2) < INFINITY;
 #pragma unroll
     for (float& score : scores)
       score = at_once ? score * to_base_2 : score * call_.softmax_scale * kLog2e;
-  }
-
-  __device__ static float of_quad(float sum) {
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    return sum + __shfl_xor_sync(~0u, sum, 2);
   }
 
   const LayerCall& call_;

@@ -310,6 +310,7 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
   const Answer in_clusters = run(inputs, kManyUnits, {2, 32});
   expect_close(in_clusters, oracle(inputs));
   EXPECT_TRUE(run(inputs, kManyUnits, {1, 32}) == in_clusters);
+  EXPECT_TRUE(run(inputs, kManyUnits, {4, 8}) == in_clusters);
 }
 
 TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {

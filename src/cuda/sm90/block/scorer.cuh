@@ -6,7 +6,6 @@
 
 #include "cuda/ptx/wgmma.cuh"
 #include "cuda/sm90/block/finder.cuh"
-#include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::block {
 
@@ -73,7 +72,8 @@ class Scorer {
       for (int d = 0; d < kQuarterDims; d += 16) {
         const int at = quarter * kQuarterDims + d;
         const uint32_t bytes = at / kBlockDims * sizeof(Block) + at % kBlockDims * sizeof(uint16_t);
-        ptx::multiply_add(sums->at, ptx::advance(q, bytes), ptx::advance(tokens, bytes), d > 0);
+        ptx::multiply_add<kTokens>(sums->at, ptx::advance(q, bytes), ptx::advance(tokens, bytes),
+                                   d > 0);
       }
       ptx::commit_products();
     };
@@ -100,13 +100,13 @@ class Scorer {
 
   /// The tile's weights, and what the sums so far are worth after references moved.
   __device__ void make_weights(const Sums& all) {
-    float scores[kHalves][kLaneScores], sums[kHalves], old_weight[kHalves];
-    uint32_t weights[kHalves][kLanePairs];
+    float scores[kHalves][InQuad::kScores], sums[kHalves], old_weight[kHalves];
+    uint32_t weights[kHalves][InQuad::kScores / 2];
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
       old_weight[half] = 1.0f;
 #pragma unroll
-      for (int k = 0; k < kLaneScores; ++k) {
+      for (int k = 0; k < InQuad::kScores; ++k) {
         const int at = k / 2 * 4 + 2 * half + k % 2;
         scores[half][k] = all.at[at];
       }
@@ -161,10 +161,10 @@ class Scorer {
 
   /// What no slot names has no weight.
   __device__ static void hide_unnamed(const uint32_t* named, int lane,
-                                      float (&scores)[kLaneScores]) {
+                                      float (&scores)[InQuad::kScores]) {
     const int first_bit = 8 * (lane % 4);
 #pragma unroll
-    for (int k = 0; k < kLaneScores; ++k) {
+    for (int k = 0; k < InQuad::kScores; ++k) {
       if ((named[k / 2] >> (first_bit + 4 * (k % 2)) & 1) == 0) scores[k] = -INFINITY;
     }
   }
@@ -178,28 +178,12 @@ class Scorer {
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
-    const UnitPlace& place = unit.place;
     const int head_of_all = first_head(call_) + R::head(half);
     const float sum = head_weights_.unit_sum(half);
     if (R::lane() % 4 != 0 || R::head(half) >= heads_) return;
-    SoftmaxState state = head_weights_.state(half, sum);
-    SoftmaxState& row_so_far = shared_.row_so_far[R::head(half)];
-    HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
-    if (place.joins) [[unlikely]] {
-      const Merged merged = merge(row_so_far, state);
-      state = merged.state;
-      end.left_weight = merged.left_weight;
-      end.right_weight = merged.right_weight;
-    }
-    row_so_far = state;
-    if (place.finishes) [[likely]] {
-      const Finished finished = finish_head(call_, state, head_of_all);
-      end.finish = finished.out_weight;
-      write_lse(call_, finished, unit.row, head_of_all);
-    } else if (place.split) {
-      partial_states(call_, place.slot)[head_of_all] = state;
-    }
-    shared_.unit_end[R::row(half)] = end;
+    shared_.unit_end[R::row(half)] =
+        end_head(call_, unit.place, unit.row, head_of_all, sum, head_weights_.state(half, sum),
+                 &shared_.row_so_far[R::head(half)], true);
   }
 
   const LayerCall& call_;
@@ -209,7 +193,7 @@ class Scorer {
   uint32_t number_ = 0;  // of the unit
   Ring<kBuffers> ring_;
   Ring<1> queries_, weights_buffer_;
-  HeadWeights<kHalves> head_weights_;
+  HeadWeights<kHalves, InQuad> head_weights_;
 };
 
 }  // namespace steady::cuda::sm90::block

@@ -5,6 +5,7 @@
 
 #include "core/dealing.hpp"
 #include "cuda/sm90/sums.cuh"
+#include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::block {
 
@@ -103,12 +104,6 @@ struct Weights {
   Block rounded;           // heads, as rows of products, by tokens
   float old[kMostHeads];   // what the sums so far are worth after references moved
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
-};
-
-/// What becomes of a head's sums at the end of a unit: brought to the exact sum of the weights,
-/// joined to the row so far by the two weights if the unit joins, multiplied by `finish`.
-struct HeadEnd {
-  float sum, left_weight, right_weight, finish;
 };
 
 /// Of a tile, in the order in which they are brought and weighed.

@@ -136,7 +136,7 @@ class Weigher {
   }
 
   __device__ float4* kept() const {
-    return kept_sums<kHalves, kDims>(call_, kWeighers, first_dim_ / kDims);
+    return kept_sums<kHalves * kDims / 4>(call_, kWeighers, first_dim_ / kDims);
   }
 
   /// Writes the row's answer for eight heads of the warp, through the place of values.

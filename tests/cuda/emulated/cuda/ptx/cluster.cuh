@@ -26,7 +26,8 @@ inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + 
 inline uint64_t* barrier_at(Remote remote) { return reinterpret_cast<uint64_t*>(remote.address); }
 inline void arrive(Remote barrier) { change(barrier_at(barrier), 1, 0); }
 inline void arrive_and_expect(uint64_t* barrier, int bytes) { change(barrier, 1, bytes); }
-inline void store_async(Remote to, const float4& values, Remote barrier) {
+template <class T>
+void store_async(Remote to, const T& values, Remote barrier) {
   std::memcpy(to.address, &values, sizeof values);
   change(barrier_at(barrier), 0, -static_cast<int>(sizeof values));
 }

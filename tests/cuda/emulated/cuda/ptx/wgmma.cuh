@@ -49,25 +49,20 @@ void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   }
 }
 
-inline void multiply_add(float (&sums)[32], const Operand& a, const Operand& b, bool add) {
-  add_products(
-      sums, add, [&](int row, int k) { return element(a, row, k); },
-      [&](int k, int column) { return element(b, column, k); });
-}
-
-template <int kColumns, bool kTransposed>
+template <int kColumns, bool kTransposedB = false, bool kTransposedA = false>
 void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
   add_products(
-      sums, add, [&](int row, int k) { return element(a, row, k); },
+      sums, add,
+      [&](int row, int k) { return kTransposedA ? element(a, k, row) : element(a, row, k); },
       [&](int k, int column) {
-        return kTransposed ? element(b, k, column) : element(b, column, k);
+        return kTransposedB ? element(b, k, column) : element(b, column, k);
       });
 }
 
 struct Fragment {
   uint32_t at[4];
 };
-template <int kColumns, bool kTransposed>
+template <int kColumns, bool kTransposedB = false>
 void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand& b, bool add) {
   struct Quad {
     Fragment lanes[4];
@@ -83,7 +78,7 @@ void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand&
         return float_from_bf16(static_cast<uint16_t>(pair >> 16 * (k % 2)));
       },
       [&](int k, int column) {
-        return kTransposed ? element(b, k, column) : element(b, column, k);
+        return kTransposedB ? element(b, k, column) : element(b, column, k);
       });
 }
 

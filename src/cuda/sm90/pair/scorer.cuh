@@ -5,9 +5,9 @@
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/cluster/shared.cuh"
+#include "cuda/sm90/pair/shared.cuh"
 
-namespace steady::cuda::sm90::cluster {
+namespace steady::cuda::sm90::pair {
 
 template <class S>
 class Scorer {
@@ -40,6 +40,7 @@ class Scorer {
  private:
   /// Products cut off what is small beside the sum so far: quarters of a vector are summed apart.
   static constexpr int kQuarterBlocks = kBlocks / 4, kQuarters = S::kOwnBlocks / kQuarterBlocks;
+  static_assert(kQuarters == 2);
 
   /// Of products, over a quarter of a vector.
   struct Sums {
@@ -102,8 +103,8 @@ class Scorer {
     for (int d = 0; d < S::kOwnDims; d += 16) {
       constexpr int kQuarterDims = kQuarterBlocks * kBlockDims;
       const uint32_t bytes = d / kBlockDims * sizeof(Block) + d % kBlockDims * sizeof(uint16_t);
-      ptx::multiply_add(sums[d / kQuarterDims].at, ptx::advance(q, bytes),
-                        ptx::advance(tokens, bytes), d % kQuarterDims > 0);
+      ptx::multiply_add<kTokens>(sums[d / kQuarterDims].at, ptx::advance(q, bytes),
+                                 ptx::advance(tokens, bytes), d % kQuarterDims > 0);
     }
     ptx::commit_products();
     ptx::wait_products<0>();
@@ -121,11 +122,10 @@ class Scorer {
       full[apart] = ptx::in_block(&shared_.scores_full[warp()][scores_.index], rank_ ^ apart);
     }
 #pragma unroll
-    for (int part = 0; part < S::kHalves * kLaneScores / 4; ++part) {
-      const int half = part / (kLaneScores / 4), first = 8 * (part % (kLaneScores / 4)) + 2 * half;
-      const auto score = [&](int at) {
-        return kQuarters == 2 ? sums[0].at[at] + sums[kQuarters - 1].at[at] : sums[0].at[at];
-      };
+    for (int part = 0; part < S::kHalves * InQuad::kScores / 4; ++part) {
+      const int half = part / (InQuad::kScores / 4),
+                first = 8 * (part % (InQuad::kScores / 4)) + 2 * half;
+      const auto score = [&](int at) { return sums[0].at[at] + sums[1].at[at]; };
       const float4 scores = {score(first), score(first + 1), score(first + 4), score(first + 5)};
 #pragma unroll
       for (int apart = 0; apart < S::kCluster; ++apart) {
@@ -145,4 +145,4 @@ class Scorer {
   int queries_ = S::kQueryBuffers - 1;  // which buffer is used
 };
 
-}  // namespace steady::cuda::sm90::cluster
+}  // namespace steady::cuda::sm90::pair

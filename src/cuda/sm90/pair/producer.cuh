@@ -3,10 +3,10 @@
 // values: the work of two warpgroups.
 #pragma once
 
-#include "cuda/sm90/cluster/shared.cuh"
+#include "cuda/sm90/pair/shared.cuh"
 #include "cuda/sm90/tokens.cuh"
 
-namespace steady::cuda::sm90::cluster {
+namespace steady::cuda::sm90::pair {
 
 /// A warp brings eight tokens of each tile. Four lanes share a token: each has sixteen values of
 /// every block. While a tile is turned into bf16, the bytes of the next one take their place in
@@ -240,4 +240,4 @@ class Producer {
   int found_tiles_ = 0, next_ = 0;
 };
 
-}  // namespace steady::cuda::sm90::cluster
+}  // namespace steady::cuda::sm90::pair

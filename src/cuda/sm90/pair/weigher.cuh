@@ -6,9 +6,9 @@
 // to the products in the registers where they are made.
 #pragma once
 
-#include "cuda/sm90/cluster/shared.cuh"
+#include "cuda/sm90/pair/shared.cuh"
 
-namespace steady::cuda::sm90::cluster {
+namespace steady::cuda::sm90::pair {
 
 template <class S>
 class Weigher {
@@ -21,7 +21,7 @@ class Weigher {
     head_weights_.begin_unit();
     for (tile_.start(range); tile_.valid(); tile_.advance()) {
       tokens_.wait_full(shared_.tokens_full);
-      uint32_t weights[kHalves][kLanePairs];
+      uint32_t weights[kHalves][InQuad::kScores / 2];
       float old_weight[kHalves];
       make_weights(weights, old_weight);
       const bool first = tile_.first_of_unit();
@@ -51,7 +51,7 @@ class Weigher {
 
   /// The next tile's weights 2^(score as a logarithm to base 2 - reference), rounded, in pairs, and
   /// what the sums so far are worth after references moved.
-  __device__ void make_weights(uint32_t (&weights)[kHalves][kLanePairs],
+  __device__ void make_weights(uint32_t (&weights)[kHalves][InQuad::kScores / 2],
                                float (&old_weight)[kHalves]) {
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
@@ -64,7 +64,7 @@ class Weigher {
     head_weights_.see(named != 0);
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      float scores[kLaneScores];
+      float scores[InQuad::kScores];
       read(half, scores);
       if (half == kHalves - 1)
         hand_over_to_cluster<S>(&shared_.scores_empty[warp()][scores_.index]);
@@ -94,19 +94,17 @@ class Weigher {
   __device__ void wait_for_scores() {
     uint64_t* full = &shared_.scores_full[warp()][scores_.index];
     if (lane() == 0)
-      ptx::arrive_and_expect(full, S::kCluster * 32 * kHalves * kLaneScores * sizeof(float));
+      ptx::arrive_and_expect(full, S::kCluster * 32 * kHalves * InQuad::kScores * sizeof(float));
     __syncwarp();
     ptx::wait(full, scores_.parity);
   }
 
-  /// All blocks' shares together: always the same two, and then both sums.
-  __device__ void read(int half, float (&scores)[kLaneScores]) const {
+  /// Both blocks' shares together.
+  __device__ void read(int half, float (&scores)[InQuad::kScores]) const {
     const auto& shares = shared_.scores[scores_.index];
 #pragma unroll
-    for (int i = 0; i < kLaneScores / 4; ++i) {
-      float4 sum = plus(shares[0][half][i][thread()], shares[1][half][i][thread()]);
-      if constexpr (S::kCluster == 4)
-        sum = plus(sum, plus(shares[2][half][i][thread()], shares[3][half][i][thread()]));
+    for (int i = 0; i < InQuad::kScores / 4; ++i) {
+      const float4 sum = plus(shares[0][half][i][thread()], shares[1][half][i][thread()]);
       scores[4 * i] = sum.x;
       scores[4 * i + 1] = sum.y;
       scores[4 * i + 2] = sum.z;
@@ -119,10 +117,10 @@ class Weigher {
   }
 
   /// What no slot names has no weight.
-  __device__ static void hide_unnamed(uint64_t named, float (&scores)[kLaneScores]) {
+  __device__ static void hide_unnamed(uint64_t named, float (&scores)[InQuad::kScores]) {
     const uint64_t own = named >> (2 * (lane() % 4));
 #pragma unroll
-    for (int k = 0; k < kLaneScores; ++k) {
+    for (int k = 0; k < InQuad::kScores; ++k) {
       if ((own >> (8 * (k / 2) + k % 2) & 1) == 0) scores[k] = -INFINITY;
     }
   }
@@ -138,7 +136,7 @@ class Weigher {
   }
 
   /// sums += weights · values, or without the old sums if !add_old.
-  __device__ void weigh(const uint32_t (&weights)[kHalves][kLanePairs], bool add_old) {
+  __device__ void weigh(const uint32_t (&weights)[kHalves][InQuad::kScores / 2], bool add_old) {
     // Rows without heads have no weights. Zeros that the compiler knows would be made again for
     // each product.
     const uint32_t none = ptx::zero();
@@ -167,7 +165,7 @@ class Weigher {
   __device__ void end_unit(int half, const UnitPlace& place) {
     const bool there = head(half) < heads_;
     const int head_of_all = first_head(call_) + head(half);
-    const auto kept = [&] { return kept_sums<kHalves, S::kOwnDims>(call_, 1, 0); };
+    const auto kept = [&] { return kept_sums<kHalves * S::kOwnDims / 4>(call_, 1, 0); };
     const float sum = head_weights_.unit_sum(half);
     SoftmaxState state = head_weights_.state(half, sum);
     // The products were made with rounded weights, the state with exact ones; bringing them to the
@@ -248,8 +246,8 @@ class Weigher {
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
   Ring<S::kScoreBuffers> scores_;
-  HeadWeights<kHalves> head_weights_;
+  HeadWeights<kHalves, InQuad> head_weights_;
   UnitSums<S::kOwnDims> sums_;
 };
 
-}  // namespace steady::cuda::sm90::cluster
+}  // namespace steady::cuda::sm90::pair

@@ -1,69 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens and of scores, and the barriers that
-// hand them over.
+// What clusters of two and of four blocks have in common: the tiles of a part one after the other,
+// where their tokens' slots stand, and how a block begins.
 #pragma once
 
 #include "cuda/ptx/cluster.cuh"
-#include "cuda/sm90/sums.cuh"
-#include "cuda/sm90/weights.cuh"
+#include "cuda/sm90/common.cuh"
 
-namespace steady::cuda::sm90::cluster {
-
-inline constexpr int kProducerWarps = 2 * kWarps;
-/// Of a tile, brought by one warp.
-inline constexpr int kWarpTokens = kTokens / kProducerWarps;
-
-/// How a row is shared: `kCluster` blocks of a cluster have an equal share of each vector's values,
-/// and each does all tokens for the same heads, `kHeads` at most.
-template <int kHeads_, int kCluster_>
-struct Share : Rows<kHeads_> {
-  static constexpr int kHeads = kHeads_, kCluster = kCluster_;
-  static constexpr int kOwnBlocks = kBlocks / kCluster;
-  static constexpr int kOwnDims = kOwnBlocks * kBlockDims;
-  static_assert(kHeads == 32 || kCluster == 2);
-  // Tokens are worth more room than a second buffer of queries, which only a row's beginning needs.
-  static constexpr int kQueryBuffers = kHeads == 64 ? 1 : 2;
-  static constexpr uint32_t kTokenBuffers = kCluster == 2 ? 4 : 6, kScoreBuffers = 2;
-};
+namespace steady::cuda::sm90 {
 
 /// All of this warp is done with what the barrier guards.
 __device__ inline void hand_over(uint64_t* barrier) {
   __syncwarp();
   if (ptx::thread_number() % 32 == 0) ptx::arrive(barrier);
 }
-
-/// The same to the barrier of every block of the cluster.
-template <class S>
-__device__ inline void hand_over_to_cluster(uint64_t* barrier) {
-  __syncwarp();
-  const int lane = static_cast<int>(threadIdx.x % 32);
-  if (lane < S::kCluster) ptx::arrive(ptx::in_block(barrier, lane));
-}
-
-template <class S>
-struct Shared {
-  Block q[S::kQueryBuffers][S::kOwnBlocks];  // of a row and, if there is room, the next one
-  Block tokens[S::kTokenBuffers][S::kOwnBlocks];
-  /// All blocks' shares of a tile's scores, by the difference in rank, as the lanes of a scorer and
-  /// of a weigher have them.
-  float4 scores[S::kScoreBuffers][S::kCluster][S::kHalves][kLaneScores / 4][kGroupThreads];
-  alignas(1024) Ones ones;
-  /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
-  /// registers.
-  int32_t slots[kProducerWarps][32];
-  uint32_t scales[kProducerWarps][kWarpTokens];
-  SoftmaxState row_so_far[S::kHeads];  // the weigher's own
-  uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
-  // From producers to scorer and weigher and back.
-  uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  // From each warp of the cluster's scorers to those of the weighers with its heads, and back.
-  uint64_t scores_full[kWarps][S::kScoreBuffers], scores_empty[kWarps][S::kScoreBuffers];
-};
-
-/// Barriers that warpgroups have among themselves; 0 is the block's.
-struct NamedBarriers {
-  static constexpr int kScorer = 1;
-};
 
 /// Goes through the tiles of a part, row after row, unit after unit. Every row has a tile, if an
 /// empty one.
@@ -143,4 +92,17 @@ __device__ inline Position position_of(const LayerCall& call, const TileCursor& 
   return position;
 }
 
-}  // namespace steady::cuda::sm90::cluster
+/// Waits for what was launched before, and does the part of this block's cluster. False without a
+/// plan for this batch. All that a role can know before it is known by then.
+template <int kCluster, class Role>
+__device__ bool do_part(const LayerCall& call, Role role) {
+  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
+  // It may be garbage until the plan is known to be there, but it is there to be read.
+  const PartRange part = call.tables.plan.parts[ptx::block_number() / kCluster];
+  if (!planned(call)) return false;
+  // No other block of the cluster goes on without tiles, either.
+  if (before(part.begin, part.end)) role.part(part);
+  return true;
+}
+
+}  // namespace steady::cuda::sm90

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+// All blocks' shares of the scores of this block's heads in, their weights and what each unit comes
+// to out to the weighers of all blocks, lse out: the work of one warpgroup, of whose warps
+// each has two heads.
+#pragma once
+
+#include "cuda/sm90/four/shared.cuh"
+
+namespace steady::cuda::sm90::four {
+
+template <class S>
+class Maker {
+ public:
+  __device__ Maker(const LayerCall& call, Shared<S>& shared)
+      : call_(call),
+        shared_(shared),
+        head_(8 * warp() + 2 * ptx::cluster_rank()),
+        tile_(call),
+        head_weights_(call) {
+    const int line = head_ + chunk() / kBlockChunks;
+#pragma unroll
+    for (int i = 0; i < kLaneBlocks; ++i) {
+      const int rank = lane() / kChunks + i * kCluster / kLaneBlocks;
+      weights_[i] = ptx::in_block(shared.weights[0].at(line, chunk() % kBlockChunks), rank);
+      weights_full_[i] = ptx::in_block(shared.weights_full, rank);
+    }
+  }
+
+  /// All tiles of a part that has some. Two at a time, where no reference moves: a warp alone has
+  /// little to do while it waits for its own results. A unit's first tile alone, because its
+  /// reference moves, and because the weighers wait for it.
+  __device__ void part(const PartRange& range) {
+    if (warp() >= S::kTwos) return;
+    for (uint32_t i = 0; i < S::kTokenBuffers; ++i) expect_scores(i);
+    tile_.start(range);
+    Ring<S::kTokenBuffers> tokens;
+    bool arrived = false;  // whether the next tile's scores are known to be there
+    while (tile_.valid()) {
+      head_weights_.begin_unit();
+      const int tiles = tile_.tiles();
+      int left = tiles;
+#pragma unroll 1
+      while (left > 0) {
+        if (!arrived) wait_for_scores(tokens);
+        arrived = false;
+        if (left < tiles && left > 2) {
+          auto next = tokens;
+          next.advance();
+          wait_for_scores(next);
+          if (make_weights<2>({{tokens.index, next.index}})) {
+            left -= 2;
+            next.advance();
+            tokens = next;
+            continue;
+          }
+          arrived = true;
+        }
+        make_weights<1>({{tokens.index}});
+        if (--left == 0) [[unlikely]]
+          end_unit(tokens.index);
+        tokens.advance();
+      }
+      tile_.advance(tiles);
+    }
+  }
+
+ private:
+  static constexpr int kHeads = 2;
+  /// Of their weights, and to how many blocks a lane sends one.
+  static constexpr int kChunks = kHeads * kBlockChunks, kLaneBlocks = kCluster * kChunks / 32;
+
+  __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  __device__ static int chunk() { return lane() % kChunks; }
+
+  __device__ void expect_scores(uint32_t buffer) {
+    if (threadIdx.x % kGroupThreads == 0)
+      ptx::arrive_and_expect(&shared_.scores_full[buffer], sizeof(shared_.scores[0]));
+  }
+  __device__ void wait_for_scores(const Ring<S::kTokenBuffers>& tokens) {
+    tokens.wait_full(shared_.tokens_full);  // of which has to be known which are named
+    tokens.wait_full(shared_.scores_full);
+    expect_scores(tokens.index);  // of the next round
+  }
+
+  /// Of so many tiles: the numbers of their buffers.
+  template <int kTiles>
+  struct Buffers {
+    uint32_t at[kTiles];
+  };
+
+  /// Weights 2^(score as a logarithm to base 2 - reference), rounded, to all blocks, and what the
+  /// sums so far are worth after references moved. False, and nothing is done, if there are several
+  /// tiles and a reference would move.
+  template <int kTiles>
+  __device__ bool make_weights(const Buffers<kTiles>& buffers) {
+    float scores[kTiles][kHeads][InWarp::kScores], old_weights[kHeads], sums[kTiles][kHeads];
+    uint32_t weights[kTiles][kHeads][InWarp::kScores / 2];
+    bool named = false;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      read(buffers.at[tile], scores[tile]);
+      const uint64_t of_tile = shared_.named[buffers.at[tile]];
+      named = named || of_tile != 0;
+      if (head_weights_.any_scaled()) [[unlikely]] {
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) head_weights_.scale(i, scores[tile][i]);
+      }
+      if (of_tile != ~uint64_t{0}) [[unlikely]]
+        hide_unnamed(of_tile, scores[tile]);
+    }
+#pragma unroll
+    for (float& weight : old_weights) weight = 1.0f;
+    for (;;) {
+      bool large = false;
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) {
+          sums[tile][i] = head_weights_.weigh(i, scores[tile][i], weights[tile][i]);
+          large = large || head_weights_.are_large(sums[tile][i]);
+        }
+      }
+      if (!__any_sync(~0u, large)) [[likely]]
+        break;
+      if constexpr (kTiles > 1) {
+        return false;
+      } else {
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i)
+          head_weights_.move_reference(i, scores[0][i], sums[0][i], &old_weights[i]);
+      }
+    }
+    send(buffers, weights, old_weights);
+    head_weights_.see(named);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      hand_over(&shared_.tokens_empty[buffers.at[tile]]);
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i) head_weights_.add(i, sums[tile][i]);
+    }
+    return true;
+  }
+
+  /// All blocks' shares together: always the same two, and then both sums.
+  __device__ void read(uint32_t buffer, float (&scores)[kHeads][InWarp::kScores]) const {
+    const auto share = [&](int rank) { return shared_.scores[buffer][rank][warp()][lane()]; };
+    const float4 sum = plus(plus(share(0), share(1)), plus(share(2), share(3)));
+    scores[0][0] = sum.x;
+    scores[1][0] = sum.y;
+    scores[0][1] = sum.z;
+    scores[1][1] = sum.w;
+  }
+
+  __device__ static float4 plus(const float4& a, const float4& b) {
+    return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
+  }
+
+  /// What no slot names has no weight.
+  __device__ static void hide_unnamed(uint64_t named, float (&scores)[kHeads][InWarp::kScores]) {
+    const uint64_t own = named >> (16 * (lane() / 8) + lane() % 8);
+#pragma unroll
+    for (int k = 0; k < InWarp::kScores; ++k) {
+      if ((own >> (8 * k) & 1) != 0) continue;
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i) scores[i][k] = -INFINITY;
+    }
+  }
+
+  /// Weights are put together in this block and sent by chunks.
+  template <int kTiles>
+  __device__ void send(const Buffers<kTiles>& buffers,
+                       const uint32_t (&weights)[kTiles][kHeads][InWarp::kScores / 2],
+                       const float (&old_weights)[kHeads]) {
+    // In two places in turn: all have read the one before when they meet for the next one.
+    auto& staged = shared_.staged[warp()][turn_];
+    turn_ ^= 1;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i) {
+        auto* const at =
+            reinterpret_cast<uint16_t*>(staged[tile][i]) + 16 * (lane() / 8) + lane() % 8;
+        at[0] = static_cast<uint16_t>(weights[tile][i][0]);
+        at[8] = static_cast<uint16_t>(weights[tile][i][0] >> 16);
+      }
+    }
+    __syncwarp();
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const Chunk sent = (&staged[tile][0][0])[chunk()];
+      const uint32_t buffer = buffers.at[tile];
+#pragma unroll
+      for (int i = 0; i < kLaneBlocks; ++i) {
+        ptx::store_async(ptx::advance(weights_[i], buffer * sizeof(shared_.weights[0])), sent,
+                         ptx::advance(weights_full_[i], buffer * sizeof(uint64_t)));
+      }
+    }
+    if (lane() >= kTiles * kCluster) return;
+    const uint32_t buffer =
+        kTiles > 1 && lane() >= kCluster ? buffers.at[kTiles - 1] : buffers.at[0];
+    const int rank = lane() % kCluster;
+    ptx::store_async(ptx::in_block(&shared_.old_weights[buffer][head_], rank),
+                     float2{old_weights[0], old_weights[1]},
+                     ptx::in_block(&shared_.weights_full[buffer], rank));
+  }
+
+  /// Tells all weighers what becomes of the unit's sums, and the caller the lse of a row that is
+  /// done. Half of a warp does it for each head.
+  __device__ void end_unit(uint32_t buffer) {
+    const bool second = lane() >= 16;
+    const int head = head_ + second, rank = lane() % 16;
+    const float sums[] = {head_weights_.unit_sum(0), head_weights_.unit_sum(1)};
+    const SoftmaxState states[] = {head_weights_.state(0, sums[0]),
+                                   head_weights_.state(1, sums[1])};
+    HeadEnd end = {};
+    if (head < heads_here(call_)) {
+      end = end_head(call_, tile_.place(), tile_.row(), first_head(call_) + head,
+                     second ? sums[1] : sums[0], second ? states[1] : states[0], &row_so_far_,
+                     rank == 0);
+    }
+    if (rank < kCluster) {
+      ptx::store_async(ptx::in_block(&shared_.unit_ends[buffer][head], rank),
+                       float4{end.sum, end.left_weight, end.right_weight, end.finish},
+                       ptx::in_block(&shared_.weights_full[buffer], rank));
+    }
+  }
+
+  const LayerCall& call_;
+  Shared<S>& shared_;
+  const int head_;  // the first of this warp's, in the block
+  TileCursor tile_;
+  HeadWeights<kHeads, InWarp> head_weights_;
+  SoftmaxState row_so_far_;  // of the head that this half of the warp ends
+  ptx::Remote weights_[kLaneBlocks], weights_full_[kLaneBlocks];  // of the first buffers
+  uint32_t turn_ = 0;
+};
+
+}  // namespace steady::cuda::sm90::four

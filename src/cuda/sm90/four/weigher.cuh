@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tiles of tokens and their weights in, this block's share of the answers of whole rows and of the
+// partials of split rows out: the work of one warpgroup. Values are the rows of products, heads the
+// columns.
+#pragma once
+
+#include "cuda/sm90/four/columns.cuh"
+#include "cuda/sm90/four/shared.cuh"
+
+namespace steady::cuda::sm90::four {
+
+template <class S>
+class Weigher {
+ public:
+  __device__ Weigher(const LayerCall& call, Shared<S>& shared)
+      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call) {}
+
+  /// All tiles of a part that has some.
+  __device__ void part(const PartRange& range) {
+    tile_.start(range);
+    while (tile_.valid()) {
+      const int tiles = tile_.tiles();
+#pragma unroll 1
+      for (int i = 0; i < tiles; ++i) {
+        const bool first = i == 0, last = i + 1 == tiles;
+        wait_for_weights(last);
+        if (!first) rescale_if_moved();
+        sums_.weigh(shared_.tokens[tokens_.index], shared_.weights[tokens_.index], !first);
+        if (last) [[unlikely]]
+          end_unit();
+        hand_over(&shared_.tokens_empty[tokens_.index]);
+        tokens_.advance();
+      }
+      tile_.advance(tiles);
+    }
+  }
+
+ private:
+  using Sums = Columns<S::kHeads>;
+
+  __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
+  __device__ static int warp() { return thread() / 32; }
+  __device__ static int lane() { return thread() % 32; }
+  /// Of this block's share.
+  __device__ static int first_dim() { return ptx::cluster_rank() * kOwnDims; }
+  __device__ static void sync() { ptx::sync(NamedBarriers::kWeigher, kGroupThreads); }
+
+  __device__ void wait_for_weights(bool last_of_unit) {
+    uint64_t* full = &shared_.weights_full[tokens_.index];
+    if (thread() == 0) {
+      constexpr int kTile = sizeof(shared_.weights[0].lines) + sizeof(shared_.old_weights[0]);
+      ptx::arrive_and_expect(full, last_of_unit ? kTile + sizeof(shared_.unit_ends[0]) : kTile);
+    }
+    tokens_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
+    ptx::wait(full, tokens_.parity);
+    ptx::fence_shared_writes();  // of tokens and of weights
+  }
+
+  /// Old sums are worth less where a reference moved.
+  __device__ void rescale_if_moved() {
+    const auto& old = shared_.old_weights[tokens_.index];
+    float factors[Sums::kLaneHeads];
+    bool moved = false;
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i) {
+      factors[i] = old[Sums::head(i)];
+      moved = moved || factors[i] != 1.0f;
+    }
+    if (!__any_sync(~0u, moved)) [[likely]]
+      return;
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i) sums_.rescale(i, factors[i]);
+  }
+
+  /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
+  __device__ void end_unit() {
+    const UnitPlace place = tile_.place();
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i) {
+      const HeadEnd end = shared_.unit_ends[tokens_.index][Sums::head(i)];
+      // The products were made with rounded weights, the state with exact ones; bringing them to
+      // the exact sum leaves only what rounding changed between the tokens.
+      const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(i);
+      if (place.joins) [[unlikely]] {
+        sums_.rescale(i, scale);
+        sums_.join(i, kept(), {{}, end.left_weight, end.right_weight});
+        sums_.rescale(i, end.finish);
+      } else {
+        sums_.rescale(i, scale * end.finish);
+      }
+      if (!place.finishes && !place.split) [[unlikely]]
+        sums_.keep(i, kept());
+      if (place.split && Sums::head(i) < heads_) {
+        sums_.store(i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) +
+                           first_dim() + Sums::row());
+      }
+    }
+    if (place.finishes) [[likely]]
+      write_answer(tile_.row());
+  }
+
+  __device__ float4* kept() const {
+    return kept_sums<S::kHeads * kOwnDims / kGroupThreads>(call_, 1, 0);
+  }
+
+  /// Writes the row's answer, through the place of the values that were weighed last.
+  __device__ void write_answer(int row) {
+    auto& staged = *reinterpret_cast<Answers<S>*>(shared_.tokens[tokens_.index]);
+    sync();  // values are not needed
+#pragma unroll
+    for (int eight = 0; eight < S::kHeads / 8; ++eight) {
+      // Four matrices: eight heads by two eights of rows in each of two blocks.
+      const int chunk = lane() / 16 * kBlockChunks + 2 * warp() + lane() / 8 % 2;
+      const auto pair = [&](int matrix) { return sums_.pair(eight, matrix / 2, matrix % 2); };
+      ptx::store_matrices_transposed(staged.at(8 * eight + lane() % 8, chunk), pair(0), pair(1),
+                                     pair(2), pair(3));
+    }
+    sync();
+    const Layer& layer = call_.layer;
+    constexpr int kChunks = kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
+    const int chunk = thread() % kChunks;
+    int head = thread() / kChunks;
+    uint16_t* out = layer.out +
+                    row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head) +
+                    first_dim() + chunk * kChunkDims;
+#pragma unroll 1
+    for (; head < heads_; head += kStep, out += kStep * layer.out_strides.head)
+      write_chunk(out, *staged.at(head, chunk));
+  }
+
+  const LayerCall& call_;
+  Shared<S>& shared_;
+  const int heads_;
+  TileCursor tile_;
+  Ring<S::kTokenBuffers> tokens_;
+  Sums sums_;
+};
+
+}  // namespace steady::cuda::sm90::four

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// A row in two blocks that share its vectors' values: in each of them one warpgroup scores, one
+// weighs and two bring tokens. For rows that the card can hold at once.
+#pragma once
+
+#include "cuda/sm90/pair/producer.cuh"
+#include "cuda/sm90/pair/scorer.cuh"
+#include "cuda/sm90/pair/weigher.cuh"
+
+namespace steady::cuda::sm90::pair {
+
+inline constexpr int kScorerRegisters = 112, kWeigherRegisters = 224, kProducerRegisters = 88;
+static_assert(kScorerRegisters + kWeigherRegisters + 2 * kProducerRegisters <=
+              kThreads / kGroupThreads * kRegistersAtFirst);
+
+template <class S>
+__device__ void prepare(Shared<S>& shared) {
+  if (threadIdx.x == 0) {
+    for (uint32_t buffer = 0; buffer < S::kTokenBuffers; ++buffer) {
+      ptx::init_barrier(&shared.tokens_full[buffer], kProducerWarps);
+      ptx::init_barrier(&shared.tokens_empty[buffer], 2 * kWarps);
+    }
+    for (uint32_t buffer = 0; buffer < S::kScoreBuffers; ++buffer) {
+      for (int warp = 0; warp < kWarps; ++warp) {
+        ptx::init_barrier(&shared.scores_full[warp][buffer], 1);
+        ptx::init_barrier(&shared.scores_empty[warp][buffer], S::kCluster);
+      }
+    }
+    ptx::fence_barriers();
+  }
+  fill_with_ones(shared.ones);
+  __syncthreads();
+  ptx::sync_cluster();
+}
+
+template <int kHeads>
+__global__ void __launch_bounds__(kThreads, 1)
+    pair_kernel(const __grid_constant__ LayerCall call,
+                const __grid_constant__ Divisors page_tokens) {
+  using S = Share<kHeads>;
+  auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
+  prepare(shared);
+  ptx::let_next_grid_begin();
+  // The same for all lanes, so that the compiler sees that a warp has one role.
+  const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
+  bool has_plan;
+  if (group == 0) {
+    ptx::change_registers<kRegistersAtFirst, kScorerRegisters>();
+    has_plan = do_part<S::kCluster>(call, Scorer<S>(call, shared));
+  } else if (group == 1) {
+    ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
+    has_plan = do_part<S::kCluster>(call, Weigher<S>(call, shared));
+  } else {
+    ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
+    has_plan = do_part<S::kCluster>(call, Producer<S>(call, page_tokens, shared));
+  }
+  if (!has_plan && blockIdx.y == 0) poison(call);
+  ptx::sync_cluster();  // others may still send scores here
+}
+
+}  // namespace steady::cuda::sm90::pair
