@@ -42,7 +42,7 @@ struct Raw {
     Place places[32];
     Tile tiles[kTiles];
   };
-  static constexpr uint32_t kAhead = 4;
+  static constexpr uint32_t kAhead = 4;  // tiles whose bytes are on their way
   /// Of a tile: each lane's own.
   struct Stage {
     uint4 bytes[kOwnBlocks + 1][32];
@@ -65,7 +65,8 @@ struct Shared {
   /// Of each block of the cluster, in the order of ranks: its share of the scores of this block's
   /// heads: of a lane's two tokens, eight apart, for two heads.
   float4 scores[S::kTokenBuffers][kCluster][S::kTwos][32];
-  /// Weights on their way from each of the maker's warps.
+  /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles,
+  /// of two heads.
   Chunk staged[S::kTwos][2][2][2][kBlockChunks];
   float old_weights[S::kTokenBuffers][S::kHeads];  // what the sums so far are worth
   HeadEnd unit_ends[S::kTokenBuffers][S::kHeads];  // with the unit's last tile
