@@ -60,6 +60,7 @@ __device__ inline void store_async(Remote to, const float4& values, Remote barri
       : "memory");
 }
 
+/// The same, of integers.
 __device__ inline void store_async(Remote to, const uint4& values, Remote barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v4.b32 [%0], {%1, %2, %3, %4}, "
@@ -67,7 +68,8 @@ __device__ inline void store_async(Remote to, const uint4& values, Remote barrie
       "r"(values.x), "r"(values.y), "r"(values.z), "r"(values.w), "r"(barrier.address)
       : "memory");
 }
-/// The same with eight bytes.
+
+/// Eight bytes.
 __device__ inline void store_async(Remote to, const float2& values, Remote barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What both ways to attend on Hopper have in common: how vectors lie in shared memory, heads in the
-// rows of products, and how buffers are handed over.
+// What the ways to attend on Hopper have in common: how vectors lie in shared memory, heads in the
+// rows of products where they are rows, and how buffers are handed over.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -15,12 +15,12 @@
 
 namespace steady::cuda::sm90 {
 
-inline constexpr int kTokens = 64;  // of a tile: the columns of scores
+inline constexpr int kTokens = 64;  // of a tile
 /// Vectors lie in blocks of 64 values, so that a line of a block is 128 bytes.
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;           // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
-inline constexpr int kThreads = 4 * kGroupThreads;  // of a block
+inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but in fours
 inline constexpr int kMostHeads = 64;               // of a block: the rows of products
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a

@@ -169,7 +169,8 @@ class HeadWeights {
   }
 
  private:
-  /// A thread's weights of a tile may add up to this; beyond, the reference moves.
+  /// Sixteen weights of a tile, those that a lane of a quad has, may add up to this; beyond, the
+  /// reference moves.
   static constexpr float kLarge = 256.0f;
   /// Below any logarithm to base 2 of a score.
   static constexpr float kLowest = -3e38f;
@@ -190,7 +191,7 @@ class HeadWeights {
   }
 
   const LayerCall& call_;
-  // Of the unit so far, for this lane's heads: the reference, what this thread's weights add up to,
+  // Of the unit so far, for this lane's heads: the reference, what those sixteens add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.
   float reference_[kHalves], sum_[kHalves];
   bool scaled_[kHalves], any_scaled_;  // any of the warp's

@@ -296,11 +296,18 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
-  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 8}}) {
+  EXPECT_TRUE(run(inputs, kJoined, {4, 32}) == joined);
+  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 32}}) {
     const Answer all_split = run(inputs, kAllSplit, kernel);
     EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
     EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
   }
+}
+
+/// Fours have fewer buffers for many heads.
+TEST(EmulatedHopper, LongRowsOfManyHeadsInClustersOfFourAreRight) {
+  const Inputs inputs(20, 640, 300, STEADY_CACHE_FP8);
+  expect_close(run(inputs, {1, 40, 1152, 16}, {4, 32}), oracle(inputs));
 }
 
 /// More units in a part than any ring holds.

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     has_plan = do_part<kCluster>(call, Producer<S>(call, page_tokens, shared));
   }
   if (!has_plan && blockIdx.y == 0) poison(call);
-  ptx::sync_cluster();  // others may still send scores here
+  ptx::sync_cluster();  // nobody sends to a block that is gone
 }
 
 }  // namespace steady::cuda::sm90::four

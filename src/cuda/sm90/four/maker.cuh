@@ -28,7 +28,8 @@ class Maker {
 
   /// All tiles of a part that has some. Two at a time, where no reference moves: a warp alone has
   /// little to do while it waits for its own results. A unit's first tile alone, because its
-  /// reference moves, and because the weighers wait for it.
+  /// reference moves, and because the weighers wait for it; its last one or two alone, because the
+  /// unit's end goes with the last.
   __device__ void part(const PartRange& range) {
     if (warp() >= S::kTwos) return;
     for (uint32_t i = 0; i < S::kTokenBuffers; ++i) expect_scores(i);
@@ -96,19 +97,16 @@ class Maker {
   __device__ bool make_weights(const Buffers<kTiles>& buffers) {
     float scores[kTiles][kHeads][InWarp::kScores], old_weights[kHeads], sums[kTiles][kHeads];
     uint32_t weights[kTiles][kHeads][InWarp::kScores / 2];
-    bool named = false;
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      read(buffers.at[tile], scores[tile]);
-      const uint64_t of_tile = shared_.named[buffers.at[tile]];
-      named = named || of_tile != 0;
-      if (head_weights_.any_scaled()) [[unlikely]] {
+    for (int tile = 0; tile < kTiles; ++tile) read(buffers.at[tile], scores[tile]);
+    if (head_weights_.any_scaled()) [[unlikely]] {
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 0; i < kHeads; ++i) head_weights_.scale(i, scores[tile][i]);
       }
-      if (of_tile != ~uint64_t{0}) [[unlikely]]
-        hide_unnamed(of_tile, scores[tile]);
     }
+    const bool named = hide_unnamed(buffers, scores);
 #pragma unroll
     for (float& weight : old_weights) weight = 1.0f;
     for (;;) {
@@ -156,15 +154,35 @@ class Maker {
     return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
   }
 
-  /// What no slot names has no weight.
-  __device__ static void hide_unnamed(uint64_t named, float (&scores)[kHeads][InWarp::kScores]) {
-    const uint64_t own = named >> (16 * (lane() / 8) + lane() % 8);
+  /// What no slot names has no weight; whether anything is named. Read by the lane that will hand
+  /// the buffers over.
+  template <int kTiles>
+  __device__ bool hide_unnamed(const Buffers<kTiles>& buffers,
+                               float (&scores)[kTiles][kHeads][InWarp::kScores]) const {
+    constexpr unsigned long long kAll = ~0ull;
+    unsigned long long named[kTiles];
+    bool all = true;
 #pragma unroll
-    for (int k = 0; k < InWarp::kScores; ++k) {
-      if ((own >> (8 * k) & 1) != 0) continue;
-#pragma unroll
-      for (int i = 0; i < kHeads; ++i) scores[i][k] = -INFINITY;
+    for (int tile = 0; tile < kTiles; ++tile) {
+      named[tile] = lane() == 0 ? shared_.named[buffers.at[tile]] : kAll;
+      all = all && named[tile] == kAll;
     }
+    if (__all_sync(~0u, all)) [[likely]]
+      return true;
+    bool any = false;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      const unsigned long long of_tile = __shfl_sync(~0u, named[tile], 0);
+      any = any || of_tile != 0;
+      const unsigned long long own = of_tile >> (16 * (lane() / 8) + lane() % 8);
+#pragma unroll
+      for (int k = 0; k < InWarp::kScores; ++k) {
+        if ((own >> (8 * k) & 1) != 0) continue;
+#pragma unroll
+        for (int i = 0; i < kHeads; ++i) scores[tile][i][k] = -INFINITY;
+      }
+    }
+    return any;
   }
 
   /// Weights are put together in this block and sent by chunks.

@@ -10,8 +10,8 @@ namespace steady::cuda::sm90::four {
 
 /// A warp brings eight tokens of each tile. Four lanes share a token: each has sixteen values of
 /// every block, and copies and reads its own bytes, some tiles ahead. Slots are read and looked up
-/// for a batch of tiles at once, a token for each lane, and read a batch ahead of that. Nothing is
-/// loaded from global memory into registers but what is rare: such loads would share scoreboards
+/// for a batch of tiles at once, a token for each lane, and read two batches ahead of that. Nothing
+/// is loaded from global memory into registers but what is rare: such loads would share scoreboards
 /// with others that take less time.
 template <class S>
 class Producer {
@@ -36,7 +36,6 @@ class Producer {
     Ring<S::kTokenBuffers> ring;
 #pragma unroll 1
     for (int tile = 0; tile < begun_; ++tile, ring.advance()) bring(tile, ring);
-    ptx::wait_copies();  // of slots after the last tile
   }
 
  private:
@@ -142,7 +141,7 @@ class Producer {
 
   /// Scale bytes of the own blocks, without the one that means nothing.
   __device__ uint32_t own_scales(uint32_t scales) const {
-    constexpr uint32_t kOwn = kOwnBlocks == 4 ? ~0u : 0xffffu;
+    constexpr uint32_t kOwn = 0xffff;
     return scales >> (8 * (first_block_ % 4)) & (has_last_block() ? kOwn >> 8 : kOwn);
   }
 

@@ -68,8 +68,8 @@ struct Shared {
   /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles,
   /// of two heads.
   Chunk staged[S::kTwos][2][2][2][kBlockChunks];
-  float old_weights[S::kTokenBuffers][S::kHeads];  // what the sums so far are worth
-  HeadEnd unit_ends[S::kTokenBuffers][S::kHeads];  // with the unit's last tile
+  float old_weights[S::kTokenBuffers][S::kHeads];              // what the sums so far are worth
+  alignas(16) HeadEnd unit_ends[S::kTokenBuffers][S::kHeads];  // with the unit's last tile
   Raw raw[kProducerWarps];
   uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
   // From producers to scorer, maker, which has to know what is named, and weigher, and back.
