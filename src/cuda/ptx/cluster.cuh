@@ -77,4 +77,5 @@ __device__ inline void store_async(Remote to, const float2& values, Remote barri
       "f"(values.x), "f"(values.y), "r"(barrier.address)
       : "memory");
 }
+
 }  // namespace steady::cuda::ptx

@@ -191,7 +191,7 @@ class HeadWeights {
   }
 
   const LayerCall& call_;
-  // Of the unit so far, for this lane's heads: the reference, what those sixteens add up to,
+  // Of the unit so far, for this lane's heads: the reference, what sixteens of weights add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.
   float reference_[kHalves], sum_[kHalves];
   bool scaled_[kHalves], any_scaled_;  // any of the warp's

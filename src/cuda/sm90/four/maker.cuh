@@ -150,10 +150,6 @@ class Maker {
     scores[1][1] = sum.w;
   }
 
-  __device__ static float4 plus(const float4& a, const float4& b) {
-    return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
-  }
-
   /// What no slot names has no weight; whether anything is named. Read by the lane that will hand
   /// the buffers over.
   template <int kTiles>

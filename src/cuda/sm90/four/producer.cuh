@@ -4,7 +4,6 @@
 #pragma once
 
 #include "cuda/sm90/four/shared.cuh"
-#include "cuda/sm90/tokens.cuh"
 
 namespace steady::cuda::sm90::four {
 
@@ -89,7 +88,7 @@ class Producer {
     const int32_t slot = raw_.slots[batch_ % 2][lane()];
     const int scope = next_.scopes >> lane() & 1;
     Found& found = raw_.found[batch_ % 2];
-    Found::Place place = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    Found::Place place;  // of no token
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope];
     if (slot != kHole && pool.has(slot)) {
@@ -121,8 +120,7 @@ class Producer {
       const Found& found = raw_.found[begun_ / kBatch % 2];
       ++begun_;
       Found::Place place = found.places[tile * kWarpTokens + token()];
-      if ((found.tiles[tile].slow >> token() & 1) != 0)
-        place = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+      if ((found.tiles[tile].slow >> token() & 1) != 0) place = {};
       const uint8_t* data = place.data + first_block_ * kBlockDims + share() * sizeof(uint4);
       auto& to = raw_.stages[stage];
       ptx::copy_async_4(&to.scales[lane()], place.scales + first_block_ / 4 * 4);

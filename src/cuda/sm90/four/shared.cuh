@@ -4,6 +4,7 @@
 #pragma once
 
 #include "cuda/sm90/cluster.cuh"
+#include "cuda/sm90/tokens.cuh"
 #include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90::four {
@@ -11,9 +12,6 @@ namespace steady::cuda::sm90::four {
 /// Four blocks have a quarter of each vector's values each, and do all tokens for the same heads.
 inline constexpr int kCluster = 4, kOwnBlocks = kBlocks / kCluster;
 inline constexpr int kOwnDims = kOwnBlocks * kBlockDims;
-inline constexpr int kProducerWarps = 2 * kWarps;
-/// Of a tile, brought by one warp.
-inline constexpr int kWarpTokens = kTokens / kProducerWarps;
 
 /// Of a cluster at most `kHeads_` heads, the columns of products.
 template <int kHeads_>
@@ -32,7 +30,7 @@ struct Raw {
   struct Found {
     static constexpr int kTiles = 32 / kWarpTokens;
     struct alignas(16) Place {
-      const uint8_t *data, *scales;
+      const uint8_t *data = kNoToken, *scales = kNoToken + STEADY_FP8_DATA_BYTES;
     };
     /// A bit for each token: whether a slot names it, it is not to be copied as most are, it is of
     /// the second scope.

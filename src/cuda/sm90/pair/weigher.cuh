@@ -112,10 +112,6 @@ class Weigher {
     }
   }
 
-  __device__ static float4 plus(const float4& a, const float4& b) {
-    return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
-  }
-
   /// What no slot names has no weight.
   __device__ static void hide_unnamed(uint64_t named, float (&scores)[InQuad::kScores]) {
     const uint64_t own = named >> (2 * (lane() % 4));
