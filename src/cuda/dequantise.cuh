@@ -73,6 +73,46 @@ __device__ inline void dequantise(const uint4& bytes, uint32_t scale_byte, uint4
 
 /// The common case, in fewer steps: no NaN among the bytes, and scales so small that 2^120 times
 /// each is still a bf16, as they are for any cache whose values stay below 2^16.
+namespace plain {
+
+/// 2^120 times a scale, as two equal bf16.
+__device__ inline uint32_t factor(uint32_t scale_byte) {
+  return scale_byte * 0x00800080u + 0x3c003c00u;
+}
+
+/// Not zero if one of four scale bytes is too large.
+__device__ inline uint32_t large_scales(uint32_t bytes) {
+  return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
+}
+
+/// Bytes 0 and 2 of a word, and bytes 1 and 3.
+struct EvenOdd {
+  uint32_t even, odd;
+};
+__device__ inline EvenOdd values_of(uint32_t bytes, uint32_t even_factors, uint32_t odd_factors) {
+  return {ptx::multiply_bf16x2(tiny_from_e4m3(bytes << 8), even_factors),
+          ptx::multiply_bf16x2(tiny_from_e4m3(bytes), odd_factors)};
+}
+
+/// Looks for NaN among the bytes that it is shown.
+class NanFinder {
+ public:
+  __device__ void see(uint32_t bytes) {
+    largest_ = ptx::max_u16x2(largest_, tiny_magnitude(bytes));
+    largest_ = ptx::max_u16x2(largest_, tiny_magnitude(bytes << 8));
+  }
+  __device__ bool found() const {
+    constexpr uint32_t kNan = 0x07f0u;
+    return (largest_ & 0xffffu) == kNan || largest_ >> 16 == kNan;
+  }
+
+ private:
+  uint32_t largest_ = 0;
+};
+
+}  // namespace plain
+
+/// The same of whole chunks.
 class PlainDequantiser {
  public:
   /// The scale bytes of up to eight groups of a token; zeros for the others.

@@ -14,6 +14,18 @@ __device__ inline void sync(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/// The same; whether it was true for any of them.
+__device__ inline bool sync_any(int id, int threads, bool predicate) {
+  int any;
+  asm volatile(
+      "{.reg .pred in, out; setp.ne.b32 in, %1, 0; barrier.cta.red.or.pred out, %2, %3, in;\n"
+      "selp.b32 %0, 1, 0, out;}"
+      : "=r"(any)
+      : "r"(static_cast<int>(predicate)), "r"(id), "r"(threads)
+      : "memory");
+  return any != 0;
+}
+
 /// `arrivals` complete a phase.
 __device__ inline void init_barrier(uint64_t* barrier, int arrivals) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)),
@@ -29,6 +41,12 @@ __device__ inline void fence_barriers() {
 /// What this thread wrote before is seen by who waits for the phase.
 __device__ inline void arrive(uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
+               : "memory");
+}
+
+/// Arrives when the asynchronous copies that this thread has begun are done.
+__device__ inline void arrive_when_copied(uint64_t* barrier) {
+  asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(barrier))
                : "memory");
 }
 

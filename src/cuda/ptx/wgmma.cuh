@@ -103,6 +103,11 @@ struct Fragment {
   uint32_t at[4];
 };
 
+/// Keeps the registers of a left operand until here: products that are under way read them.
+__device__ inline void keep(const Fragment& a) {
+  asm volatile("" ::"r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]) : "memory");
+}
+
 /// The same with `a` in registers. The product may read them until it is over, which the compiler
 /// does not know.
 template <int kColumns, bool kTransposedB = false>

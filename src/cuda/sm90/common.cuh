@@ -20,7 +20,7 @@ inline constexpr int kTokens = 64;  // of a tile
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;           // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
-inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but in fours
+inline constexpr int kThreads = 4 * kGroupThreads;  // of a block
 inline constexpr int kMostHeads = 64;               // of a block: the rows of products
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a
@@ -71,9 +71,11 @@ __device__ inline int tiles_between(int begin, int end) {
 template <uint32_t kCount>
 struct Ring {
   uint32_t index = 0, parity = 0;
-  __device__ void advance() {
-    if (++index < kCount) return;
-    index = 0;
+  /// By as many buffers as there are at most.
+  __device__ void advance(uint32_t buffers = 1) {
+    index += buffers;
+    if (index < kCount) return;
+    index -= kCount;
     parity ^= 1;
   }
   /// Waits until the buffer has been filled in this round.

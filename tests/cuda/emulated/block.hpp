@@ -71,6 +71,7 @@ struct Block {
   std::vector<uint8_t> memory;
   uint8_t* shared;
   NamedBarrier barriers[kMaxNamedBarriers];
+  std::atomic<bool> any[kMaxNamedBarriers] = {};
   std::unique_ptr<Warp[]> warps;
 };
 

@@ -8,15 +8,15 @@
 namespace steady::cuda::sm90::four {
 
 /// Answers on their way to the caller, so that threads store what lies together. Of eight lanes
-/// that load or store together no two have the same banks.
+/// that load together no two have the same banks.
 template <class S>
 struct Answers {
-  Chunk lines[S::kHeads][kOwnDims / kChunkDims];
+  alignas(16) uint16_t lines[S::kHeads][kOwnDims + kChunkDims];
 
-  __device__ Chunk* at(int head, int chunk) { return &lines[head][chunk ^ head % 8]; }
+  __device__ uint16_t* at(int head, int dim) { return &lines[head][dim]; }
 };
 
-/// Of the values in each of the block's two blocks a lane has two rows, eight apart, and of every
+/// Of the values in each of the block's two blocks a lane has two rows of products, and of every
 /// eight heads two.
 template <int kHeads>
 class Columns {
@@ -30,9 +30,12 @@ class Columns {
     ones_ = {{pair, pair, pair, pair}};
   }
 
-  /// The lane's `i`-th head, and the first of its rows in a block.
+  /// The lane's `i`-th head, and the value that its upper row in a block is. Its lower row is the
+  /// next value, in the last block of all the eighth after it.
   __device__ static int head(int i) { return 8 * (i / 2) + 2 * (lane() % 4) + i % 2; }
-  __device__ static int row() { return 16 * (thread() / 32) + lane() / 4; }
+  __device__ static int upper_dim(int block) {
+    return 16 * (thread() / 32) + (is_last_block(block) ? lane() / 4 : lane() / 4 * 2);
+  }
 
   /// sums += values · weights, or without the old sums if !add_old. Waits until they are there.
   __device__ void weigh(const Block (&values)[kOwnBlocks], const Lines<kHeads>& weights,
@@ -88,19 +91,19 @@ class Columns {
                                second[at(i, 1)]};
   }
 
-  /// Leaves the sums of a head for merge, at the lane's first row of its `out`.
+  /// Leaves the sums of a head for merge, in its `out`.
   __device__ void store(int i, float* out) const {
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) {
-      out[block * kBlockDims] = sums_[block].at[at(i, 0)];
-      out[block * kBlockDims + 8] = sums_[block].at[at(i, 1)];
+      float* const upper = out + block * kBlockDims + upper_dim(block);
+      upper[0] = sums_[block].at[at(i, 0)];
+      upper[is_last_block(block) ? 8 : 1] = sums_[block].at[at(i, 1)];
     }
   }
 
-  /// Two heads of the `eight`-th eight, in a block's upper or lower row, rounded.
-  __device__ uint32_t pair(int eight, int block, int lower) const {
-    const float* sums = &sums_[block].at[4 * eight + 2 * lower];
-    return bf16x2(sums[0], sums[1]);
+  /// A head's two values in a block, rounded.
+  __device__ uint32_t pair(int block, int i) const {
+    return bf16x2(sums_[block].at[at(i, 0)], sums_[block].at[at(i, 1)]);
   }
 
  private:

@@ -32,9 +32,9 @@ class Maker {
   /// unit's end goes with the last.
   __device__ void part(const PartRange& range) {
     if (warp() >= S::kTwos) return;
-    for (uint32_t i = 0; i < S::kTokenBuffers; ++i) expect_scores(i);
+    for (uint32_t i = 0; i < S::kBuffers; ++i) expect_scores(i);
     tile_.start(range);
-    Ring<S::kTokenBuffers> tokens;
+    Ring<S::kBuffers> tokens;
     bool arrived = false;  // whether the next tile's scores are known to be there
     while (tile_.valid()) {
       head_weights_.begin_unit();
@@ -78,8 +78,8 @@ class Maker {
     if (threadIdx.x % kGroupThreads == 0)
       ptx::arrive_and_expect(&shared_.scores_full[buffer], sizeof(shared_.scores[0]));
   }
-  __device__ void wait_for_scores(const Ring<S::kTokenBuffers>& tokens) {
-    tokens.wait_full(shared_.tokens_full);  // of which has to be known which are named
+  __device__ void wait_for_scores(const Ring<S::kBuffers>& tokens) {
+    tokens.wait_full(shared_.values_full);  // of which has to be known which are named
     tokens.wait_full(shared_.scores_full);
     expect_scores(tokens.index);  // of the next round
   }
@@ -133,7 +133,7 @@ class Maker {
     head_weights_.see(named);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      hand_over(&shared_.tokens_empty[buffers.at[tile]]);
+      hand_over(&shared_.values_empty[buffers.at[tile]]);
 #pragma unroll
       for (int i = 0; i < kHeads; ++i) head_weights_.add(i, sums[tile][i]);
     }

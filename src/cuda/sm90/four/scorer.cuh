@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, this block's share of their scores out, each head's to the block that makes
-// its weights: the work of one warpgroup. Tokens are the rows of products, heads the columns.
+// its weights, and the tokens' values in bf16 for the weigher: the work of some warpgroups, each of
+// which does every so manieth tile. Tokens are the rows of products, heads the columns. Bytes become
+// bf16 in the registers from which products take them.
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
@@ -11,10 +13,12 @@ namespace steady::cuda::sm90::four {
 template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, Shared<S>& shared)
+  __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared, int team)
       : call_(call),
+        page_tokens_(page_tokens),
         rank_(ptx::cluster_rank()),
         shared_(shared),
+        team_(team),
         heads_(heads_here(call)),
         tile_(call) {}
 
@@ -28,13 +32,10 @@ class Scorer {
       const int tiles = tile_.tiles();
 #pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
-        tokens_.wait_full(shared_.tokens_full);
-        ptx::fence_shared_writes();
-        Sums sums;
-        multiply(&sums);
-        send(sums);
-        hand_over(&shared_.tokens_empty[tokens_.index]);
-        tokens_.advance();
+        if (turn_ == team_) score(i * kTokens);
+        if (++turn_ == kScorers) turn_ = 0;
+        raw_.advance();
+        buffer_.advance();
       }
       tile_.advance(tiles);
     }
@@ -47,65 +48,207 @@ class Scorer {
     float at[S::kHeads / 2];
   };
 
+  /// The tile `from` tokens further on than the cursor's.
+  __device__ void score(int from) {
+    raw_.wait_full(shared_.raw_full);
+    buffer_.wait_empty(shared_.values_empty);
+    const Raw& raw = shared_.raw[raw_.index];
+    if (thread() == 0) shared_.named[buffer_.index] = raw.named;
+    Sums sums;
+    if (raw.slow != 0 || !score_plain(raw, &sums)) [[unlikely]] {
+      make_bf16(raw.named, from);
+      multiply(&sums);
+    }
+    hand_over(&shared_.values_full[buffer_.index]);
+    hand_over(&shared_.raw_empty[raw_.index]);
+    send(sums);
+  }
+
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
-  __device__ static void sync() { ptx::sync(NamedBarriers::kScorer, kGroupThreads); }
+  /// Of all scorers.
+  __device__ int thread_of_all() const { return team_ * kGroupThreads + thread(); }
+  __device__ static void sync_all() { ptx::sync(NamedBarriers::kScorers, kAllThreads); }
+  static constexpr int kAllThreads = kScorers * kGroupThreads;
 
   /// Waits for the queries of the tile's row, and begins to load the next one's.
   __device__ void change_queries() {
     queries_ ^= 1;
     ptx::wait_copies();
+    for_queries(queries_, [&](int, int block, Chunk& first, Chunk& second) {
+      if (!is_last_block(block)) permute(first, second);
+    });
     ptx::fence_shared_writes();
-    sync();  // all have theirs there, and nobody needs the last row's
+    sync_all();  // all have theirs there, and nobody needs the last row's
     if (tile_.goes_on()) load_queries(tile_.row() + 1, queries_ ^ 1);
+  }
+
+  /// Does `what` for each sixteen queries that this thread brings, the `piece`-th of a head's.
+  template <class What>
+  __device__ void for_queries(int buffer, const What& what) {
+    constexpr int kPieces = kOwnDims / kPermutedDims, kBlockPieces = kBlockDims / kPermutedDims;
+    const int piece = thread() % kPieces, block = piece / kBlockPieces;
+#pragma unroll 1
+    for (int head = thread_of_all() / kPieces; head < heads_; head += kAllThreads / kPieces) {
+      auto& lines = shared_.q[buffer][block];
+      const int chunk = piece % kBlockPieces * 2;
+      what(head, block, *lines.at(head, chunk), *lines.at(head, chunk + 1));
+    }
   }
 
   /// Begins to load this block's share of a row's queries.
   __device__ void load_queries(int row, int buffer) {
-    constexpr int kChunks = kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
     const Layer& layer = call_.layer;
-    const int chunk = thread() % kChunks, first = thread() / kChunks;
-    const uint16_t* q = layer.q +
-                        row_offset(layer.q_strides, call_.queries, row, first_head(call_) + first) +
-                        rank_ * kOwnDims + chunk * kChunkDims;
+    const uint16_t* const q =
+        layer.q + row_offset(layer.q_strides, call_.queries, row, first_head(call_)) +
+        rank_ * kOwnDims + thread() % (kOwnDims / kPermutedDims) * kPermutedDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
-    auto& block = shared_.q[buffer][chunk / kBlockChunks];
-#pragma unroll 1
-    for (int head = first; head < heads_; head += kStep, q += kStep * layer.q_strides.head) {
-      Chunk* const place = block.at(head, chunk % kBlockChunks);
+    for_queries(buffer, [&](int head, int, Chunk& first, Chunk& second) {
+      const uint16_t* const from = q + head * layer.q_strides.head;
       if (aligned) [[likely]] {
-        ptx::copy_async_16(place, q);
+        ptx::copy_async_16(&first, from);
+        ptx::copy_async_16(&second, from + kChunkDims);
       } else {
-        *place = read_chunk(q);
+        first = read_chunk(from);
+        second = read_chunk(from + kChunkDims);
       }
-    }
+    });
   }
 
-  /// sums = tokens · q, over the values that this block shares.
+  /// Of products.
+  static constexpr int kBlockSteps = kBlockDims / 16;
+
+  /// sums = tokens · q, over the values that this block shares, of tokens in bf16.
   __device__ void multiply(Sums* sums) {
-    const auto q = ptx::uniform(ptx::describe_operand(shared_.q[queries_]));
-    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[tokens_.index]));
+    ptx::pin(sums->at);
     ptx::begin_products();
+    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.values[buffer_.index]));
 #pragma unroll
-    for (int d = 0; d < kOwnDims; d += 16) {
-      const int block = d / kBlockDims;
-      const uint32_t bytes = d % kBlockDims * sizeof(uint16_t);
-      ptx::multiply_add<S::kHeads>(sums->at, ptx::advance(tokens, block * sizeof(Block) + bytes),
-                                   ptx::advance(q, block * sizeof(Lines<S::kHeads>) + bytes),
-                                   d > 0);
+    for (int block = 0; block < kOwnBlocks; ++block) {
+      const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
+#pragma unroll
+      for (int step = 0; step < kBlockSteps; ++step) {
+        const uint32_t bytes = 16 * step * sizeof(uint16_t);
+        ptx::multiply_add<S::kHeads>(sums->at, ptx::advance(tokens, block * sizeof(Block) + bytes),
+                                     ptx::advance(q, bytes), block > 0 || step > 0);
+      }
     }
     ptx::commit_products();
     ptx::wait_products<0>();
     ptx::pin(sums->at);
   }
 
+  /// The same, from registers, and leaves the values for the weigher. False if the tile is not what
+  /// most are, FP8 without NaN and with scales that are not large.
+  __device__ bool score_plain(const Raw& raw, Sums* sums) {
+    const int lane = thread() % 32, token = 16 * warp() + lane / 4;
+    // Lanes give the lines of matrices to be loaded and stored: those of this warp's upper rows, of
+    // the lower ones, then both a chunk further on.
+    const int line = 16 * warp() + lane % 16, chunk = lane / 16;
+    const uint8_t* const from = raw.lines[line] + chunk * sizeof(Chunk);
+    const auto to = reinterpret_cast<uintptr_t>(shared_.values[buffer_.index][0].at(line, chunk));
+    const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
+    plain::NanFinder nan;
+    ptx::Fragment tokens[kOwnBlocks][kBlockSteps];
+    ptx::pin(sums->at);
+#pragma unroll
+    for (int block = 0; block < kOwnBlocks; ++block) {
+      auto& of_block = tokens[block];
+      if (is_last_block(block)) {
+#pragma unroll
+        for (int step = 0; step < kBlockSteps; ++step) {
+          ptx::load_matrices(of_block[step].at,
+                             from + block * kBlockDims + step * 16 * sizeof(uint16_t));
+        }
+      } else {
+        const uint32_t upper_factor = plain::factor(upper >> (8 * block) & 0xff),
+                       lower_factor = plain::factor(lower >> (8 * block) & 0xff);
+#pragma unroll
+        for (int step = 0; step < kBlockSteps; step += 2) {
+          uint32_t bytes[4];
+          ptx::load_matrices(bytes, from + block * kBlockDims + step * 16);
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            nan.see(bytes[i]);
+            const uint32_t factor = i % 2 == 0 ? upper_factor : lower_factor;
+            const auto values = plain::values_of(bytes[i], factor, factor);
+            of_block[step + i / 2].at[i % 2] = values.even;
+            of_block[step + i / 2].at[2 + i % 2] = values.odd;
+          }
+        }
+      }
+      const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
+      ptx::begin_products();
+#pragma unroll
+      for (int step = 0; step < kBlockSteps; ++step) {
+        ptx::multiply_add<S::kHeads>(sums->at, of_block[step],
+                                     ptx::advance(q, 16 * step * sizeof(uint16_t)),
+                                     block > 0 || step > 0);
+      }
+      ptx::commit_products();
+#pragma unroll
+      for (int step = 0; step < kBlockSteps; ++step) {
+        const auto& at = of_block[step].at;
+        ptx::store_matrices(
+            reinterpret_cast<void*>((to ^ 2 * step * sizeof(Chunk)) + block * sizeof(Block)), at[0],
+            at[1], at[2], at[3]);
+      }
+    }
+    const bool other = nan.found() || plain::large_scales(upper | lower) != 0;
+    const bool any_other = ptx::sync_any(NamedBarriers::kScorer + team_, kGroupThreads, other);
+    ptx::wait_products<0>();
+#pragma unroll
+    for (const auto& of_block : tokens) {
+#pragma unroll
+      for (const ptx::Fragment& fragment : of_block) ptx::keep(fragment);
+    }
+    ptx::pin(sums->at);
+    return !any_other;
+  }
+
+  /// Scale bytes of the own blocks, without the one that means nothing.
+  __device__ uint32_t own_scales(uint32_t scales) const {
+    const uint32_t own = scales >> (8 * (rank_ * kOwnBlocks % 4)) & 0xffff;
+    return is_last_block(kOwnBlocks - 1) ? own & 0xff : own;
+  }
+
+  /// Makes a tile's values in whatever way it takes, the tile `from` tokens further on than the
+  /// cursor's: each warp its own tokens, of which two lanes share one.
+  __device__ void make_bf16(uint64_t all_named, int from) {
+    static_assert(kOwnBlocks == 2);
+    const int line = 16 * warp() + thread() % 32 / 2, block = thread() % 2;
+    const bool named = (all_named >> line & 1) != 0;
+    const Position position = position_of(call_, tile_, from + line);
+    Token token = {};
+    if (named) {
+      const Pool& pool = call_.layer.scopes[position.scope];
+      const int32_t slot = *position.slot;
+      token = pool.token(slot, page_tokens_.of_scope[position.scope].divide(slot));
+    }
+    Block& to = shared_.values[buffer_.index][block];
+#pragma unroll 1
+    for (int i = 0; i < kBlockChunks; i += 2) {
+      Chunk first = {}, second = {};
+      if (named) {
+        const int chunk = (rank_ * kOwnBlocks + block) * kBlockChunks + i;
+        first = read_token(token, chunk);
+        second = read_token(token, chunk + 1);
+        if (!is_last_block(block)) permute(first, second);
+      }
+      *to.at(line, i) = first;
+      *to.at(line, i + 1) = second;
+    }
+    ptx::fence_shared_writes();
+    ptx::sync(NamedBarriers::kScorer + team_, kGroupThreads);
+  }
+
   /// Sends each head's scores to the block that makes its weights: of every eight heads a lane has
   /// two, which one block makes.
   __device__ void send(const Sums& sums) {
     const int lane = thread() % 32, maker = lane % kCluster, row = 8 * warp() + lane / 4;
-    const ptx::Remote to = ptx::in_block(&shared_.scores[tokens_.index][rank_][0][row], maker);
-    const ptx::Remote full = ptx::in_block(&shared_.scores_full[tokens_.index], maker);
+    const ptx::Remote to = ptx::in_block(&shared_.scores[buffer_.index][rank_][0][row], maker);
+    const ptx::Remote full = ptx::in_block(&shared_.scores_full[buffer_.index], maker);
 #pragma unroll
     for (int two = 0; two < S::kTwos; ++two) {
       const float* sum = &sums.at[4 * two];
@@ -115,11 +258,14 @@ class Scorer {
   }
 
   const LayerCall& call_;
+  const Divisors& page_tokens_;
   const int rank_;
   Shared<S>& shared_;
-  const int heads_;
+  const int team_, heads_;
   TileCursor tile_;
-  Ring<S::kTokenBuffers> tokens_;
+  Ring<kRaws> raw_;
+  Ring<S::kBuffers> buffer_;
+  int turn_ = 0;  // whose tile it is
   int queries_ = 1;  // which buffer is used
 };
 

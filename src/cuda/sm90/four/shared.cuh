@@ -13,6 +13,14 @@ namespace steady::cuda::sm90::four {
 inline constexpr int kCluster = 4, kOwnBlocks = kBlocks / kCluster;
 inline constexpr int kOwnDims = kOwnBlocks * kBlockDims;
 
+/// Warpgroups that score, in turn.
+inline constexpr int kScorers = 2;
+inline constexpr int kCopierWarps = 2 * kWarps;
+/// Buffers of tokens as they lie in pages. One is always filled by the same warp and scored by the
+/// same warpgroup: who waits for a phase of its barriers has seen the one before.
+inline constexpr uint32_t kRaws = kCopierWarps / 2;
+static_assert(kRaws % kScorers == 0);
+
 /// Of a cluster at most `kHeads_` heads, the columns of products.
 template <int kHeads_>
 struct Share {
@@ -21,64 +29,78 @@ struct Share {
   /// has.
   static constexpr int kTwos = kHeads / 8;
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
-  static constexpr uint32_t kTokenBuffers = kHeads == 32 ? 5 : 6;
+  static constexpr uint32_t kBuffers = kHeads == 32 ? 5 : kHeads == 16 ? 7 : 8;
 };
 
-/// What a producer warp has of tiles that are not yet turned into bf16.
+/// The block's share of a tile's vectors, as they lie in pages.
 struct Raw {
-  /// Where the tokens of some tiles lie.
-  struct Found {
-    static constexpr int kTiles = 32 / kWarpTokens;
-    struct alignas(16) Place {
-      const uint8_t *data = kNoToken, *scales = kNoToken + STEADY_FP8_DATA_BYTES;
-    };
-    /// A bit for each token: whether a slot names it, it is not to be copied as most are, it is of
-    /// the second scope.
-    struct Tile {
-      uint8_t named, slow, scopes;
-    };
-    Place places[32];
-    Tile tiles[kTiles];
-  };
-  static constexpr uint32_t kAhead = 4;  // tiles whose bytes are on their way
-  /// Of a tile: each lane's own.
-  struct Stage {
-    uint4 bytes[kOwnBlocks + 1][32];
-    uint32_t scales[32];
-  };
-  Stage stages[kAhead];
-  Found found[2];
-  int32_t slots[2][32];
+  /// Of eight lines that are read together no two have the same banks. The last block of all is
+  /// bf16, twice as long.
+  static constexpr int kLineBytes = (kOwnBlocks + 1) * kBlockDims + sizeof(Chunk);
+  alignas(16) uint8_t lines[kTokens][kLineBytes];
+  uint32_t scales[kTokens];  // a byte for each block
+  // A bit for each token: whether a slot names it, whether it is not to be copied as most are.
+  uint64_t named, slow;
 };
 
-/// What the blocks of a cluster send each other lies in as many buffers as tokens do, and each is
-/// free when the tokens' buffer of the same number is: who scores a tile has its tokens, so this
-/// block's weigher is done with the tile before that had the same buffers, and had the weights of
-/// all blocks, which had all scores. Who has the scores of all blocks knows it of all weighers.
+/// Where the tokens of a tile lie that two copier warps bring.
+struct Found {
+  struct alignas(16) Place {
+    const uint8_t *data = kNoToken, *scales = kNoToken + STEADY_FP8_DATA_BYTES;
+  };
+  Place places[kTokens];
+};
+
+/// Values of a block of FP8 stand in products in another order: of every sixteen the even ones
+/// first, as two bytes of a word become two values. So do queries, and the rows of answers.
+inline constexpr int kPermutedDims = 16;
+
+/// Whether the block is bf16 in pages, and keeps its order.
+__device__ inline bool is_last_block(int block) {
+  return ptx::cluster_rank() * kOwnBlocks + block + 1 == kBlocks;
+}
+
+/// Sixteen values into the order of products.
+__device__ inline void permute(Chunk& first, Chunk& second) {
+  const auto even = [](uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x5410); };
+  const auto odd = [](uint32_t a, uint32_t b) { return __byte_perm(a, b, 0x7632); };
+  const Chunk a = first, b = second;
+  first = {even(a.x, a.y), even(a.z, a.w), even(b.x, b.y), even(b.z, b.w)};
+  second = {odd(a.x, a.y), odd(a.z, a.w), odd(b.x, b.y), odd(b.z, b.w)};
+}
+
+/// What the blocks of a cluster send each other lies in as many buffers as a tile's values do, and
+/// each is free when the values' buffer of the same number is: who scores a tile writes its values,
+/// so this block's weigher is done with the tile before that had the same buffers, and had the
+/// weights of all blocks, which had all scores. Who has the scores of all blocks knows it of all
+/// weighers.
 template <class S>
 struct Shared {
   Lines<S::kHeads> q[2][kOwnBlocks];  // of a row and the next one
-  Block tokens[S::kTokenBuffers][kOwnBlocks];
-  Lines<S::kHeads> weights[S::kTokenBuffers];  // heads by tokens, rounded
+  Block values[S::kBuffers][kOwnBlocks];
+  Lines<S::kHeads> weights[S::kBuffers];  // heads by tokens, rounded
   /// Of each block of the cluster, in the order of ranks: its share of the scores of this block's
   /// heads: of a lane's two tokens, eight apart, for two heads.
-  float4 scores[S::kTokenBuffers][kCluster][S::kTwos][32];
+  float4 scores[S::kBuffers][kCluster][S::kTwos][32];
   /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles,
   /// of two heads.
   Chunk staged[S::kTwos][2][2][2][kBlockChunks];
-  float old_weights[S::kTokenBuffers][S::kHeads];              // what the sums so far are worth
-  alignas(16) HeadEnd unit_ends[S::kTokenBuffers][S::kHeads];  // with the unit's last tile
-  Raw raw[kProducerWarps];
-  uint64_t named[S::kTokenBuffers];  // a bit for each token that a slot names
-  // From producers to scorer, maker, which has to know what is named, and weigher, and back.
-  uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
+  float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
+  alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
+  Raw raw[kRaws];
+  Found found[kRaws];
+  uint64_t named[S::kBuffers];  // a bit for each token that a slot names
+  // From copiers to a scorer, and back.
+  uint64_t raw_full[kRaws], raw_empty[kRaws];
+  // From a scorer to maker, which has to know what is named, and weigher, and back.
+  uint64_t values_full[S::kBuffers], values_empty[S::kBuffers];
   // From the cluster's scorers to this block's maker of weights; from those to the weigher.
-  uint64_t scores_full[S::kTokenBuffers], weights_full[S::kTokenBuffers];
+  uint64_t scores_full[S::kBuffers], weights_full[S::kBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.
 struct NamedBarriers {
-  static constexpr int kScorer = 1, kWeigher = 2;
+  static constexpr int kWeigher = 1, kScorers = 2, kScorer = 3;  // and the next one
 };
 
 }  // namespace steady::cuda::sm90::four

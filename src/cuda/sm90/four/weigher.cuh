@@ -25,11 +25,11 @@ class Weigher {
         const bool first = i == 0, last = i + 1 == tiles;
         wait_for_weights(last);
         if (!first) rescale_if_moved();
-        sums_.weigh(shared_.tokens[tokens_.index], shared_.weights[tokens_.index], !first);
+        sums_.weigh(shared_.values[buffer_.index], shared_.weights[buffer_.index], !first);
         if (last) [[unlikely]]
           end_unit();
-        hand_over(&shared_.tokens_empty[tokens_.index]);
-        tokens_.advance();
+        hand_over(&shared_.values_empty[buffer_.index]);
+        buffer_.advance();
       }
       tile_.advance(tiles);
     }
@@ -46,19 +46,19 @@ class Weigher {
   __device__ static void sync() { ptx::sync(NamedBarriers::kWeigher, kGroupThreads); }
 
   __device__ void wait_for_weights(bool last_of_unit) {
-    uint64_t* full = &shared_.weights_full[tokens_.index];
+    uint64_t* full = &shared_.weights_full[buffer_.index];
     if (thread() == 0) {
       constexpr int kTile = sizeof(shared_.weights[0].lines) + sizeof(shared_.old_weights[0]);
       ptx::arrive_and_expect(full, last_of_unit ? kTile + sizeof(shared_.unit_ends[0]) : kTile);
     }
-    tokens_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
-    ptx::wait(full, tokens_.parity);
-    ptx::fence_shared_writes();  // of tokens and of weights
+    buffer_.wait_full(shared_.values_full);
+    ptx::wait(full, buffer_.parity);
+    ptx::fence_shared_writes();  // of values and of weights
   }
 
   /// Old sums are worth less where a reference moved.
   __device__ void rescale_if_moved() {
-    const auto& old = shared_.old_weights[tokens_.index];
+    const auto& old = shared_.old_weights[buffer_.index];
     float factors[Sums::kLaneHeads];
     bool moved = false;
 #pragma unroll
@@ -77,7 +77,7 @@ class Weigher {
     const UnitPlace place = tile_.place();
 #pragma unroll
     for (int i = 0; i < Sums::kLaneHeads; ++i) {
-      const HeadEnd end = shared_.unit_ends[tokens_.index][Sums::head(i)];
+      const HeadEnd end = shared_.unit_ends[buffer_.index][Sums::head(i)];
       // The products were made with rounded weights, the state with exact ones; bringing them to
       // the exact sum leaves only what rounding changed between the tokens.
       const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(i);
@@ -92,7 +92,7 @@ class Weigher {
         sums_.keep(i, kept());
       if (place.split && Sums::head(i) < heads_) {
         sums_.store(i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) +
-                           first_dim() + Sums::row());
+                           first_dim());
       }
     }
     if (place.finishes) [[likely]]
@@ -105,15 +105,22 @@ class Weigher {
 
   /// Writes the row's answer, through the place of the values that were weighed last.
   __device__ void write_answer(int row) {
-    auto& staged = *reinterpret_cast<Answers<S>*>(shared_.tokens[tokens_.index]);
+    auto& staged = *reinterpret_cast<Answers<S>*>(shared_.values[buffer_.index]);
+    static_assert(sizeof staged <= sizeof shared_.values[0]);
     sync();  // values are not needed
 #pragma unroll
-    for (int eight = 0; eight < S::kHeads / 8; ++eight) {
-      // Four matrices: eight heads by two eights of rows in each of two blocks.
-      const int chunk = lane() / 16 * kBlockChunks + 2 * warp() + lane() / 8 % 2;
-      const auto pair = [&](int matrix) { return sums_.pair(eight, matrix / 2, matrix % 2); };
-      ptx::store_matrices_transposed(staged.at(8 * eight + lane() % 8, chunk), pair(0), pair(1),
-                                     pair(2), pair(3));
+    for (int block = 0; block < kOwnBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < Sums::kLaneHeads; ++i) {
+        const int head = Sums::head(i), upper = block * kBlockDims + Sums::upper_dim(block);
+        const uint32_t pair = sums_.pair(block, i);
+        if (is_last_block(block)) {
+          *staged.at(head, upper) = static_cast<uint16_t>(pair);
+          *staged.at(head, upper + 8) = static_cast<uint16_t>(pair >> 16);
+        } else {
+          *reinterpret_cast<uint32_t*>(staged.at(head, upper)) = pair;
+        }
+      }
     }
     sync();
     const Layer& layer = call_.layer;
@@ -125,14 +132,14 @@ class Weigher {
                     first_dim() + chunk * kChunkDims;
 #pragma unroll 1
     for (; head < heads_; head += kStep, out += kStep * layer.out_strides.head)
-      write_chunk(out, *staged.at(head, chunk));
+      write_chunk(out, *reinterpret_cast<const Chunk*>(staged.at(head, chunk * kChunkDims)));
   }
 
   const LayerCall& call_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;
-  Ring<S::kTokenBuffers> tokens_;
+  Ring<S::kBuffers> buffer_;
   Sums sums_;
 };
 

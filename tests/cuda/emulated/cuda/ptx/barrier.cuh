@@ -8,6 +8,17 @@ namespace steady::cuda::ptx {
 
 inline void sync(int id, int threads) { emulated::block->barriers[id].arrive_and_wait(threads); }
 
+inline bool sync_any(int id, int threads, bool predicate) {
+  std::atomic<bool>& any = emulated::block->any[id];
+  if (predicate) any.store(true);
+  sync(id, threads);
+  const bool result = any.load();
+  sync(id, threads);
+  any.store(false);
+  sync(id, threads);
+  return result;
+}
+
 /// From the lowest bit on: 12 bits of arrivals still missing in this phase, 12 of arrivals of each
 /// phase, 24 of bytes still missing, phases.
 constexpr uint64_t kCountBits = 12, kBytesAt = 24, kPhaseAt = 48;
@@ -36,6 +47,11 @@ inline void change(uint64_t* barrier, int arrivals, int bytes) {
 }
 
 inline void arrive(uint64_t* barrier) { change(barrier, 1, 0); }
+
+inline void arrive_when_copied(uint64_t* barrier) {
+  wait_copies();
+  arrive(barrier);
+}
 
 inline void wait(uint64_t* barrier, uint32_t parity) {
   const std::atomic_ref<uint64_t> state(*barrier);

@@ -36,16 +36,17 @@ inline float element(const Operand& operand, int line, int along) {
   return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
 }
 
-/// sums[i] += the product of row `i`'s elements, which `a(row, k)` and `b(k, column)` give.
+/// sums[i] += the product of row `i`'s elements, which `a(row, k)` and `b(k, column)` give. The
+/// sixteen have no order: in twice a float's digits they come to the same in any.
 template <int kCount, class A, class B>
 void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   const int thread = static_cast<int>(threadIdx.x % 128), lane = thread % 32;
   for (int i = 0; i < kCount; ++i) {
     const int row = thread / 32 * 16 + lane / 4 + i / 2 % 2 * 8;
     const int column = i / 4 * 8 + lane % 4 * 2 + i % 2;
-    float sum = add ? sums[i] : 0.0f;
-    for (int k = 0; k < 16; ++k) sum += a(row, k) * b(k, column);
-    sums[i] = sum;
+    double sum = add ? sums[i] : 0.0;
+    for (int k = 0; k < 16; ++k) sum += double{a(row, k)} * b(k, column);
+    sums[i] = static_cast<float>(sum);
   }
 }
 
@@ -62,6 +63,7 @@ void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& 
 struct Fragment {
   uint32_t at[4];
 };
+inline void keep(const Fragment&) {}
 template <int kColumns, bool kTransposedB = false>
 void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand& b, bool add) {
   struct Quad {

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Slots in, tiles of tokens in shared memory out, this block's share of their bytes as they lie in
+// pages: the work of two warpgroups.
+#pragma once
+
+#include "cuda/sm90/four/shared.cuh"
+
+namespace steady::cuda::sm90::four {
+
+/// Two warps bring every fourth tile, half of it each. A lane looks up one of its tokens, whose slot
+/// it has read two such tiles before.
+template <class S>
+class Copier {
+ public:
+  __device__ Copier(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared)
+      : call_(call),
+        page_tokens_(page_tokens),
+        shared_(shared),
+        places_(shared.found[pair()].places + first_token()),
+        ahead_(call) {}
+
+  /// All tiles of a part that has some.
+  __device__ void part(const PartRange& range) {
+    ahead_.start(range);
+    skip(pair());
+    read_slot();
+    read_slot();
+    Ring<kRaws> ring;
+    ring.advance(pair());
+    for (; next_.is_there; ring.advance(kRaws)) {
+      find();
+      ring.wait_empty(shared_.raw_empty);
+      copy(&shared_.raw[ring.index]);
+      ptx::arrive_when_copied(&shared_.raw_full[ring.index]);
+      hand_over(&shared_.raw_full[ring.index]);
+    }
+    ptx::wait_copies();
+  }
+
+ private:
+  static constexpr int kTokensHere = 32;  // of a tile
+  static_assert(kCopierWarps * kTokensHere == static_cast<int>(kRaws) * kTokens);
+  static_assert(kOwnBlocks == 2, "a share's scales lie in one word");
+
+  __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kCopierWarps; }
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
+  /// Of warps, and where this one's tokens begin in a tile.
+  __device__ static int pair() { return warp() / 2; }
+  __device__ static int first_token() { return warp() % 2 * kTokensHere; }
+  __device__ static int first_dim() { return ptx::cluster_rank() * kOwnDims; }
+
+  /// Goes over so many tiles, or as many as there are.
+  __device__ void skip(int tiles) {
+#pragma unroll 1
+    while (tiles > 0 && ahead_.valid()) {
+      const int step = min(tiles, ahead_.tiles());
+      ahead_.advance(step);
+      tiles -= step;
+    }
+  }
+
+  /// Begins to read the slot of the tile after the next of this warp's.
+  __device__ void read_slot() {
+    next_ = after_next_;
+    const Position position = position_of(call_, ahead_, first_token() + lane());
+    after_next_ = {ahead_.valid(), position.scope, kHole};
+    if (position.slot != nullptr) after_next_.slot = *position.slot;
+    skip(kRaws);
+  }
+
+  /// Looks up the tokens of the next tile, whose slots are there.
+  __device__ void find() {
+    const int32_t slot = next_.slot;
+    const int scope = next_.scope;
+    Found::Place place;  // of no token
+    bool named = false, slow = false;
+    const Pool& pool = call_.layer.scopes[scope];
+    if (slot != kHole && pool.has(slot)) {
+      const Token token = pool.token(slot, page_tokens_.of_scope[scope].divide(slot));
+      named = true;
+      slow = pool.shape.format != STEADY_CACHE_FP8 ||
+             (reinterpret_cast<uintptr_t>(token.data) % sizeof(uint4) |
+              reinterpret_cast<uintptr_t>(token.scales) % sizeof(uint32_t)) != 0;
+      if (!slow) place = {token.data, token.scales};
+    }
+    __syncwarp();  // all are done with the last ones
+    places_[lane()] = place;
+    named_ = __ballot_sync(~0u, named);
+    slow_ = __ballot_sync(~0u, slow);
+    __syncwarp();
+    read_slot();
+  }
+
+  /// Begins to copy the tokens that were found.
+  __device__ void copy(Raw* to) {
+    constexpr int kChunkBytes = sizeof(Chunk);
+    if (lane() == 0) {
+      reinterpret_cast<uint32_t*>(&to->named)[warp() % 2] = named_;
+      reinterpret_cast<uint32_t*>(&to->slow)[warp() % 2] = slow_;
+    }
+    ptx::copy_async_4(&to->scales[first_token() + lane()],
+                      places_[lane()].scales + first_dim() / kBlockDims / 4 * 4);
+    copy<kOwnDims / kChunkBytes>(to, 0);
+    // The last block of all is twice as long.
+    if (is_last_block(kOwnBlocks - 1)) copy<kBlockDims / kChunkBytes>(to, kOwnDims);
+  }
+
+  /// So many chunks of each token, from byte `begin` of this block's share on.
+  template <int kChunks>
+  __device__ void copy(Raw* to, int begin) {
+    begin += lane() % kChunks * static_cast<int>(sizeof(Chunk));
+#pragma unroll
+    for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
+      const int token = i + lane() / kChunks;
+      ptx::copy_async_16(to->lines[first_token() + token] + begin,
+                         places_[token].data + first_dim() + begin);
+    }
+  }
+
+  /// This lane's token of a tile.
+  struct Slot {
+    bool is_there;  // the tile
+    int scope;
+    int32_t slot;
+  };
+
+  const LayerCall& call_;
+  const Divisors& page_tokens_;
+  Shared<S>& shared_;
+  Found::Place* const places_;
+  TileCursor ahead_;                // this warp's first tile whose slot is not read
+  Slot next_ = {}, after_next_ = {};  // that are read
+  uint32_t named_, slow_;           // a bit for each token that was found
+};
+
+}  // namespace steady::cuda::sm90::four
