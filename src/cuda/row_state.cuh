@@ -19,9 +19,13 @@ __device__ inline int64_t row_offset(const steady_strides& strides, int queries,
   return row / queries * strides.batch + row % queries * strides.query + head * strides.head;
 }
 
+/// Without sinks one that weighs nothing.
+__device__ inline float sink_of(const LayerCall& call, int head) {
+  return call.layer.sink != nullptr ? call.layer.sink[head] : -INFINITY;
+}
+
 __device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState& state, int head) {
-  const float sink = call.layer.sink != nullptr ? call.layer.sink[head] : -INFINITY;
-  return finish(state, sink, call.layer.empty_lse());
+  return finish(state, sink_of(call, head), call.layer.empty_lse());
 }
 
 __device__ inline void write_lse(const LayerCall& call, const Finished& finished, int row,

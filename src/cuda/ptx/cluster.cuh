@@ -69,6 +69,14 @@ __device__ inline void store_async(Remote to, const uint4& values, Remote barrie
       : "memory");
 }
 
+/// Four bytes.
+__device__ inline void store_async(Remote to, float value, Remote barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(to.address),
+      "f"(value), "r"(barrier.address)
+      : "memory");
+}
+
 /// Eight bytes.
 __device__ inline void store_async(Remote to, const float2& values, Remote barrier) {
   asm volatile(

@@ -67,10 +67,12 @@ struct HeadEnd {
 };
 
 /// Ends a unit that came to `state`: the row so far takes it in, and who is told the lse, or the
-/// state of a split row's unit, is told if `tells`. For a head that there is.
-__device__ inline HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
-                                   float sum, SoftmaxState state, SoftmaxState* row_so_far,
-                                   bool tells) {
+/// state of a split row's unit, is told if `tells`. For a head that there is, whose sink `sink()`
+/// is.
+template <class Sink>
+__device__ HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
+                            float sum, SoftmaxState state, const Sink& sink,
+                            SoftmaxState* row_so_far, bool tells) {
   HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
   if (place.joins) [[unlikely]] {
     const Merged merged = merge(*row_so_far, state);
@@ -80,7 +82,7 @@ __device__ inline HeadEnd end_head(const LayerCall& call, const UnitPlace& place
   }
   *row_so_far = state;
   if (place.finishes) [[likely]] {
-    const Finished finished = finish_head(call, state, head);
+    const Finished finished = finish(state, sink(), call.layer.empty_lse());
     end.finish = finished.out_weight;
     if (tells) write_lse(call, finished, row, head);
   } else if (place.split && tells) {

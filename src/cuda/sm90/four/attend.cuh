@@ -36,7 +36,7 @@ __device__ void prepare(Shared<S>& shared) {
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
       ptx::init_barrier(&shared.values_full[buffer], kWarps);
-      ptx::init_barrier(&shared.values_empty[buffer], kWarps + S::kTwos);
+      ptx::init_barrier(&shared.values_empty[buffer], kWarps + S::kMakers);
       ptx::init_barrier(&shared.scores_full[buffer], 1);
       ptx::init_barrier(&shared.weights_full[buffer], 1);
     }

@@ -7,8 +7,8 @@
 
 namespace steady::cuda::sm90::four {
 
-/// Two warps bring every fourth tile, half of it each. A lane looks up one of its tokens, whose slot
-/// it has read two such tiles before.
+/// Two warps bring every fourth tile, half of it each. A lane looks up one of its tokens, whose
+/// slot it has read two such tiles before.
 template <class S>
 class Copier {
  public:
@@ -61,11 +61,12 @@ class Copier {
 
   /// Begins to read the slot of the tile after the next of this warp's.
   __device__ void read_slot() {
-    next_ = after_next_;
     const Position position = position_of(call_, ahead_, first_token() + lane());
-    after_next_ = {ahead_.valid(), position.scope, kHole};
-    if (position.slot != nullptr) after_next_.slot = *position.slot;
+    Slot slot = {ahead_.valid(), position.scope, kHole};
+    if (position.slot != nullptr) slot.slot = *position.slot;
     skip(kRaws);
+    next_ = after_next_;  // only here, for it waits for what was read last
+    after_next_ = slot;
   }
 
   /// Looks up the tokens of the next tile, whose slots are there.
@@ -128,9 +129,9 @@ class Copier {
   const Divisors& page_tokens_;
   Shared<S>& shared_;
   Found::Place* const places_;
-  TileCursor ahead_;                // this warp's first tile whose slot is not read
+  TileCursor ahead_;                  // this warp's first tile whose slot is not read
   Slot next_ = {}, after_next_ = {};  // that are read
-  uint32_t named_, slow_;           // a bit for each token that was found
+  uint32_t named_, slow_;             // a bit for each token that was found
 };
 
 }  // namespace steady::cuda::sm90::four

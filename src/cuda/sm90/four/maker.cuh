@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All blocks' shares of the scores of this block's heads in, their weights and what each unit comes
 // to out to the weighers of all blocks, lse out: the work of one warpgroup, of whose warps
-// each has two heads.
+// each has one or two heads.
 #pragma once
 
 #include "cuda/sm90/four/shared.cuh"
@@ -14,7 +14,7 @@ class Maker {
   __device__ Maker(const LayerCall& call, Shared<S>& shared)
       : call_(call),
         shared_(shared),
-        head_(8 * warp() + 2 * ptx::cluster_rank()),
+        head_(8 * two() + 2 * ptx::cluster_rank() + (kHeads == 1 ? warp() % 2 : 0)),
         tile_(call),
         head_weights_(call) {
     const int line = head_ + chunk() / kBlockChunks;
@@ -31,9 +31,12 @@ class Maker {
   /// reference moves, and because the weighers wait for it; its last one or two alone, because the
   /// unit's end goes with the last.
   __device__ void part(const PartRange& range) {
-    if (warp() >= S::kTwos) return;
+    if (warp() >= S::kMakers) return;
     for (uint32_t i = 0; i < S::kBuffers; ++i) expect_scores(i);
     tile_.start(range);
+    // Here, not where it is used: it takes as long as a tile.
+    const int own_head = head_ + min(lane() / 16, kHeads - 1);
+    if (own_head < heads_here(call_)) sink_ = sink_of(call_, first_head(call_) + own_head);
     Ring<S::kBuffers> tokens;
     bool arrived = false;  // whether the next tile's scores are known to be there
     while (tile_.valid()) {
@@ -48,7 +51,7 @@ class Maker {
           auto next = tokens;
           next.advance();
           wait_for_scores(next);
-          if (make_weights<2>({{tokens.index, next.index}})) {
+          if (make_weights<2>({{tokens.index, next.index}}, false)) {
             left -= 2;
             next.advance();
             tokens = next;
@@ -56,7 +59,7 @@ class Maker {
           }
           arrived = true;
         }
-        make_weights<1>({{tokens.index}});
+        make_weights<1>({{tokens.index}}, left == tiles);
         if (--left == 0) [[unlikely]]
           end_unit(tokens.index);
         tokens.advance();
@@ -66,11 +69,13 @@ class Maker {
   }
 
  private:
-  static constexpr int kHeads = 2;
+  static constexpr int kHeads = S::kMakerHeads;
   /// Of their weights, and to how many blocks a lane sends one.
   static constexpr int kChunks = kHeads * kBlockChunks, kLaneBlocks = kCluster * kChunks / 32;
 
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
+  /// Of the block's twos of heads.
+  __device__ static int two() { return kHeads == 1 ? warp() / 2 : warp(); }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int chunk() { return lane() % kChunks; }
 
@@ -92,9 +97,9 @@ class Maker {
 
   /// Weights 2^(score as a logarithm to base 2 - reference), rounded, to all blocks, and what the
   /// sums so far are worth after references moved. False, and nothing is done, if there are several
-  /// tiles and a reference would move.
+  /// tiles and a reference would move. A unit's `first` tile gives it its reference.
   template <int kTiles>
-  __device__ bool make_weights(const Buffers<kTiles>& buffers) {
+  __device__ bool make_weights(const Buffers<kTiles>& buffers, bool first) {
     float scores[kTiles][kHeads][InWarp::kScores], old_weights[kHeads], sums[kTiles][kHeads];
     uint32_t weights[kTiles][kHeads][InWarp::kScores / 2];
 #pragma unroll
@@ -109,6 +114,9 @@ class Maker {
     const bool named = hide_unnamed(buffers, scores);
 #pragma unroll
     for (float& weight : old_weights) weight = 1.0f;
+    if constexpr (kTiles == 1) {
+      if (first) take_reference(scores[0]);
+    }
     for (;;) {
       bool large = false;
 #pragma unroll
@@ -140,14 +148,30 @@ class Maker {
     return true;
   }
 
+  /// What would come of weights that are made with no reference yet.
+  __device__ void take_reference(float (&scores)[kHeads][InWarp::kScores]) {
+#pragma unroll
+    for (int i = 0; i < kHeads; ++i) {
+      float old_weight = 1.0f;  // of nothing
+      const bool large = fmaxf(scores[i][0], scores[i][1]) > -INFINITY;
+      head_weights_.move_reference(i, scores[i], large ? INFINITY : 0.0f, &old_weight);
+    }
+  }
+
   /// All blocks' shares together: always the same two, and then both sums.
   __device__ void read(uint32_t buffer, float (&scores)[kHeads][InWarp::kScores]) const {
-    const auto share = [&](int rank) { return shared_.scores[buffer][rank][warp()][lane()]; };
+    const auto share = [&](int rank) { return shared_.scores[buffer][rank][two()][lane()]; };
     const float4 sum = plus(plus(share(0), share(1)), plus(share(2), share(3)));
-    scores[0][0] = sum.x;
-    scores[1][0] = sum.y;
-    scores[0][1] = sum.z;
-    scores[1][1] = sum.w;
+    if constexpr (kHeads == 1) {
+      const bool second = warp() % 2 != 0;
+      scores[0][0] = second ? sum.y : sum.x;
+      scores[0][1] = second ? sum.w : sum.z;
+    } else {
+      scores[0][0] = sum.x;
+      scores[1][0] = sum.y;
+      scores[0][1] = sum.z;
+      scores[1][1] = sum.w;
+    }
   }
 
   /// What no slot names has no weight; whether anything is named. Read by the lane that will hand
@@ -214,24 +238,35 @@ class Maker {
     const uint32_t buffer =
         kTiles > 1 && lane() >= kCluster ? buffers.at[kTiles - 1] : buffers.at[0];
     const int rank = lane() % kCluster;
-    ptx::store_async(ptx::in_block(&shared_.old_weights[buffer][head_], rank),
-                     float2{old_weights[0], old_weights[1]},
-                     ptx::in_block(&shared_.weights_full[buffer], rank));
+    const auto to = ptx::in_block(&shared_.old_weights[buffer][head_], rank);
+    const auto full = ptx::in_block(&shared_.weights_full[buffer], rank);
+    if constexpr (kHeads == 1) {
+      ptx::store_async(to, old_weights[0], full);
+    } else {
+      ptx::store_async(to, float2{old_weights[0], old_weights[1]}, full);
+    }
   }
 
   /// Tells all weighers what becomes of the unit's sums, and the caller the lse of a row that is
   /// done. Half of a warp does it for each head.
   __device__ void end_unit(uint32_t buffer) {
-    const bool second = lane() >= 16;
-    const int head = head_ + second, rank = lane() % 16;
-    const float sums[] = {head_weights_.unit_sum(0), head_weights_.unit_sum(1)};
-    const SoftmaxState states[] = {head_weights_.state(0, sums[0]),
-                                   head_weights_.state(1, sums[1])};
+    const int own = lane() / 16, rank = lane() % 16;
+    float sums[kHeads];
+    SoftmaxState states[kHeads];
+#pragma unroll
+    for (int i = 0; i < kHeads; ++i) {
+      sums[i] = head_weights_.unit_sum(i);
+      states[i] = head_weights_.state(i, sums[i]);
+    }
+    if (own >= kHeads) return;
+    const bool last = own + 1 == kHeads;
+    const int head = head_ + own;
     HeadEnd end = {};
     if (head < heads_here(call_)) {
-      end = end_head(call_, tile_.place(), tile_.row(), first_head(call_) + head,
-                     second ? sums[1] : sums[0], second ? states[1] : states[0], &row_so_far_,
-                     rank == 0);
+      end = end_head(
+          call_, tile_.place(), tile_.row(), first_head(call_) + head,
+          last ? sums[kHeads - 1] : sums[0], last ? states[kHeads - 1] : states[0],
+          [&] { return sink_; }, &row_so_far_, rank == 0);
     }
     if (rank < kCluster) {
       ptx::store_async(ptx::in_block(&shared_.unit_ends[buffer][head], rank),
@@ -245,7 +280,9 @@ class Maker {
   const int head_;  // the first of this warp's, in the block
   TileCursor tile_;
   HeadWeights<kHeads, InWarp> head_weights_;
-  SoftmaxState row_so_far_;  // of the head that this half of the warp ends
+  // Of the head that this half of the warp ends.
+  SoftmaxState row_so_far_;
+  float sink_ = 0.0f;
   ptx::Remote weights_[kLaneBlocks], weights_full_[kLaneBlocks];  // of the first buffers
   uint32_t turn_ = 0;
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, this block's share of their scores out, each head's to the block that makes
 // its weights, and the tokens' values in bf16 for the weigher: the work of some warpgroups, each of
-// which does every so manieth tile. Tokens are the rows of products, heads the columns. Bytes become
-// bf16 in the registers from which products take them.
+// which does every so manieth tile. Tokens are the rows of products, heads the columns. Bytes
+// become bf16 in the registers from which products take them.
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
@@ -54,9 +54,11 @@ class Scorer {
     buffer_.wait_empty(shared_.values_empty);
     const Raw& raw = shared_.raw[raw_.index];
     if (thread() == 0) shared_.named[buffer_.index] = raw.named;
+    // By the lane that will hand the buffer over.
+    const bool slow = __any_sync(~0u, thread() % 32 == 0 && raw.slow != 0);
     Sums sums;
-    if (raw.slow != 0 || !score_plain(raw, &sums)) [[unlikely]] {
-      make_bf16(raw.named, from);
+    if (slow || !score_plain(raw, &sums)) [[unlikely]] {
+      make_bf16(raw, from);
       multiply(&sums);
     }
     hand_over(&shared_.values_full[buffer_.index]);
@@ -215,9 +217,11 @@ class Scorer {
 
   /// Makes a tile's values in whatever way it takes, the tile `from` tokens further on than the
   /// cursor's: each warp its own tokens, of which two lanes share one.
-  __device__ void make_bf16(uint64_t all_named, int from) {
+  __device__ void make_bf16(const Raw& raw, int from) {
     static_assert(kOwnBlocks == 2);
     const int line = 16 * warp() + thread() % 32 / 2, block = thread() % 2;
+    unsigned long long all_named = thread() % 32 == 0 ? raw.named : 0;
+    all_named = __shfl_sync(~0u, all_named, 0);
     const bool named = (all_named >> line & 1) != 0;
     const Position position = position_of(call_, tile_, from + line);
     Token token = {};
@@ -265,7 +269,7 @@ class Scorer {
   TileCursor tile_;
   Ring<kRaws> raw_;
   Ring<S::kBuffers> buffer_;
-  int turn_ = 0;  // whose tile it is
+  int turn_ = 0;     // whose tile it is
   int queries_ = 1;  // which buffer is used
 };
 

@@ -29,6 +29,8 @@ struct Share {
   /// has.
   static constexpr int kTwos = kHeads / 8;
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
+  /// Warps that make them, and heads of each.
+  static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
   static constexpr uint32_t kBuffers = kHeads == 32 ? 5 : kHeads == 16 ? 7 : 8;
 };
 
@@ -82,9 +84,8 @@ struct Shared {
   /// Of each block of the cluster, in the order of ranks: its share of the scores of this block's
   /// heads: of a lane's two tokens, eight apart, for two heads.
   float4 scores[S::kBuffers][kCluster][S::kTwos][32];
-  /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles,
-  /// of two heads.
-  Chunk staged[S::kTwos][2][2][2][kBlockChunks];
+  /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles.
+  Chunk staged[S::kMakers][2][2][S::kMakerHeads][kBlockChunks];
   float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
   alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
   Raw raw[kRaws];

@@ -91,8 +91,8 @@ class Weigher {
       if (!place.finishes && !place.split) [[unlikely]]
         sums_.keep(i, kept());
       if (place.split && Sums::head(i) < heads_) {
-        sums_.store(i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) +
-                           first_dim());
+        sums_.store(
+            i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) + first_dim());
       }
     }
     if (place.finishes) [[likely]]
