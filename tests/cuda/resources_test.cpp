@@ -56,7 +56,7 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     bytes["block_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(1, heads);
   for (const int heads : {32, 64})
     bytes["pair_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(2, heads);
-  for (const int heads : {8, 16, 32})
+  for (const int heads : {8, 16, 24, 32})
     bytes["four_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(4, heads);
 #endif
   return bytes;

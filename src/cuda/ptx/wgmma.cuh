@@ -49,6 +49,7 @@ __device__ inline void pin(float (&sums)[kCount]) {
 /// The lists of a product's sums, as text and as operands.
 #define STEADY_TEXT_4 "%0, %1, %2, %3"
 #define STEADY_TEXT_8 STEADY_TEXT_4 ", %4, %5, %6, %7"
+#define STEADY_TEXT_12 STEADY_TEXT_8 ", %8, %9, %10, %11"
 #define STEADY_TEXT_16 STEADY_TEXT_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
 #define STEADY_TEXT_32 \
   STEADY_TEXT_16       \
@@ -60,6 +61,7 @@ __device__ inline void pin(float (&sums)[kCount]) {
 #define STEADY_SUMS_4(i) \
   "+f"(sums[i]), "+f"(sums[(i) + 1]), "+f"(sums[(i) + 2]), "+f"(sums[(i) + 3])
 #define STEADY_SUMS_8(i) STEADY_SUMS_4(i), STEADY_SUMS_4((i) + 4)
+#define STEADY_SUMS_12(i) STEADY_SUMS_8(i), STEADY_SUMS_4((i) + 8)
 #define STEADY_SUMS_16(i) STEADY_SUMS_8(i), STEADY_SUMS_8((i) + 8)
 #define STEADY_SUMS_32(i) STEADY_SUMS_16(i), STEADY_SUMS_16((i) + 16)
 #define STEADY_SUMS_64(i) STEADY_SUMS_32(i), STEADY_SUMS_32((i) + 32)
@@ -86,6 +88,8 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uin
     STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9);
   } else if constexpr (kColumns == 16) {
     STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13);
+  } else if constexpr (kColumns == 24) {
+    STEADY_PRODUCT(24, 12, 12, 13, 14, 15, 16, 17);
   } else if constexpr (kColumns == 32) {
     STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21);
   } else if constexpr (kColumns == 64) {
@@ -128,6 +132,8 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment&
     STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9, 10, 11);
   } else if constexpr (kColumns == 16) {
     STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13, 14, 15);
+  } else if constexpr (kColumns == 24) {
+    STEADY_PRODUCT(24, 12, 12, 13, 14, 15, 16, 17, 18, 19);
   } else if constexpr (kColumns == 32) {
     STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21, 22, 23);
   } else {
@@ -139,11 +145,13 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment&
 
 #undef STEADY_TEXT_4
 #undef STEADY_TEXT_8
+#undef STEADY_TEXT_12
 #undef STEADY_TEXT_16
 #undef STEADY_TEXT_32
 #undef STEADY_TEXT_64
 #undef STEADY_SUMS_4
 #undef STEADY_SUMS_8
+#undef STEADY_SUMS_12
 #undef STEADY_SUMS_16
 #undef STEADY_SUMS_32
 #undef STEADY_SUMS_64

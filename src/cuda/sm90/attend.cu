@@ -36,7 +36,7 @@ constexpr Variant in_four() {
 }
 
 constexpr Variant kVariants[] = {in_block<32>(), in_block<64>(), in_pair<32>(), in_pair<64>(),
-                                 in_four<8>(),   in_four<16>(),  in_four<32>()};
+                                 in_four<8>(),   in_four<16>(),  in_four<24>(), in_four<32>()};
 
 const Variant& variant_of(int cluster, int heads) {
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
@@ -94,7 +94,7 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   struct Grain {
     int heads, cluster;
   };
-  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {16, 4}, {8, 4}};
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {24, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because few

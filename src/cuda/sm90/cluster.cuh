@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// What clusters of two and of four blocks have in common: who brings tokens, the tiles of a part
-// one after the other, where their tokens' slots stand, and how a role begins.
+// What clusters of two and of four blocks have in common: the tiles of a part one after the other,
+// where their tokens' slots stand, and how a role begins.
 #pragma once
 
 #include "cuda/ptx/cluster.cuh"
 #include "cuda/sm90/common.cuh"
 
 namespace steady::cuda::sm90 {
-
-inline constexpr int kProducerWarps = 2 * kWarps;
-/// Of a tile, brought by one warp.
-inline constexpr int kWarpTokens = kTokens / kProducerWarps;
 
 /// Of two blocks' shares of scores.
 __device__ inline float4 plus(const float4& a, const float4& b) {

@@ -283,8 +283,8 @@ TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBloc
     const Inputs inputs(50, 130, 70, STEADY_CACHE_FP8, 0, softmax_scale);
     const Answer by_64 = run(inputs, kWhole, {2, 64});
     expect_close(by_64, oracle(inputs));
-    for (const Kernel kernel :
-         {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 16}}) {
+    for (const Kernel kernel : {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32},
+                                Kernel{4, 24}, Kernel{4, 16}}) {
       EXPECT_TRUE(run(inputs, kWhole, kernel) == by_64) << testing::PrintToString(kernel);
     }
   }
@@ -321,11 +321,12 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
 }
 
 TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
-  const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64) {
+  const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64,
+                         int fours = 32) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, page_tokens, compressed};
     const PlanLimits limits = {heads <= 64 ? 132 : 66, 128, 1152, 128};
-    const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, 32});
+    const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, fours});
     return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
   };
   using Is = std::array<int, 3>;
@@ -339,6 +340,7 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
   EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
   EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
+  EXPECT_EQ(spread(64, 8, 512, 64, 31), (Is{4, 22, 8}));
   EXPECT_EQ(spread(64, 1), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
   EXPECT_EQ(spread(64, 8, 8192), (Is{2, 64, 64}));

@@ -18,7 +18,7 @@ inline constexpr int kRegistersAtFirst = 65536 / kThreads / 8 * 8;
 
 template <class S>
 struct Registers {
-  static constexpr bool kLarge = S::kHeads == 32;
+  static constexpr bool kLarge = S::kHeads > 16;
   static constexpr int kScorer = kLarge ? 112 : 104;
   static constexpr int kWeigher = kLarge ? 96 : 80;
   static constexpr int kMaker = kLarge ? 80 : 96;
@@ -31,7 +31,8 @@ template <class S>
 __device__ void prepare(Shared<S>& shared) {
   if (threadIdx.x == 0) {
     for (uint32_t raw = 0; raw < kRaws; ++raw) {
-      ptx::init_barrier(&shared.raw_full[raw], 2 * (32 + 1));
+      // Each lane when its copies are done, and one for what its warp says of them.
+      ptx::init_barrier(&shared.raw_full[raw], kTileCopiers * (32 + 1));
       ptx::init_barrier(&shared.raw_empty[raw], kWarps);
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {

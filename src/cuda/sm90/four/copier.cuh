@@ -16,17 +16,17 @@ class Copier {
       : call_(call),
         page_tokens_(page_tokens),
         shared_(shared),
-        places_(shared.found[pair()].places + first_token()),
+        places_(shared.found[team()].places + first_token()),
         ahead_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     ahead_.start(range);
-    skip(pair());
+    skip(team());
     read_slot();
     read_slot();
     Ring<kRaws> ring;
-    ring.advance(pair());
+    ring.advance(team());
     for (; next_.is_there; ring.advance(kRaws)) {
       find();
       ring.wait_empty(shared_.raw_empty);
@@ -39,14 +39,15 @@ class Copier {
 
  private:
   static constexpr int kTokensHere = 32;  // of a tile
-  static_assert(kCopierWarps * kTokensHere == static_cast<int>(kRaws) * kTokens);
+  static_assert(kTokensHere * kTileCopiers == kTokens);
   static_assert(kOwnBlocks == 2, "a share's scales lie in one word");
 
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kCopierWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
-  /// Of warps, and where this one's tokens begin in a tile.
-  __device__ static int pair() { return warp() / 2; }
-  __device__ static int first_token() { return warp() % 2 * kTokensHere; }
+  /// Of the two that share a tile this is the `half`-th, and they are the `team`-th two.
+  __device__ static int half() { return warp() % kTileCopiers; }
+  __device__ static int team() { return warp() / kTileCopiers; }
+  __device__ static int first_token() { return half() * kTokensHere; }
   __device__ static int first_dim() { return ptx::cluster_rank() * kOwnDims; }
 
   /// Goes over so many tiles, or as many as there are.
@@ -96,8 +97,8 @@ class Copier {
   __device__ void copy(Raw* to) {
     constexpr int kChunkBytes = sizeof(Chunk);
     if (lane() == 0) {
-      reinterpret_cast<uint32_t*>(&to->named)[warp() % 2] = named_;
-      reinterpret_cast<uint32_t*>(&to->slow)[warp() % 2] = slow_;
+      reinterpret_cast<uint32_t*>(&to->named)[half()] = named_;
+      reinterpret_cast<uint32_t*>(&to->slow)[half()] = slow_;
     }
     ptx::copy_async_4(&to->scales[first_token() + lane()],
                       places_[lane()].scales + first_dim() / kBlockDims / 4 * 4);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens in, this block's share of their scores out, each head's to the block that makes
-// its weights, and the tokens' values in bf16 for the weigher: the work of some warpgroups, each of
-// which does every so manieth tile. Tokens are the rows of products, heads the columns. Bytes
-// become bf16 in the registers from which products take them.
+// Tiles of tokens as they lie in pages in, this block's share of their scores out, each head's to
+// the block that makes its weights, and their values in bf16 out to the weigher: the work of two
+// warpgroups that take turns. Tokens are the rows of products, heads the columns. Bytes become bf16
+// in the registers from which products take them.
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
@@ -66,12 +66,13 @@ class Scorer {
     send(sums);
   }
 
+  static constexpr int kAllThreads = kScorers * kGroupThreads;
+  static constexpr int kBlockSteps = kBlockDims / 16;  // of products
+
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
-  /// Of all scorers.
   __device__ int thread_of_all() const { return team_ * kGroupThreads + thread(); }
   __device__ static void sync_all() { ptx::sync(NamedBarriers::kScorers, kAllThreads); }
-  static constexpr int kAllThreads = kScorers * kGroupThreads;
 
   /// Waits for the queries of the tile's row, and begins to load the next one's.
   __device__ void change_queries() {
@@ -117,9 +118,6 @@ class Scorer {
       }
     });
   }
-
-  /// Of products.
-  static constexpr int kBlockSteps = kBlockDims / 16;
 
   /// sums = tokens · q, over the values that this block shares, of tokens in bf16.
   __device__ void multiply(Sums* sums) {

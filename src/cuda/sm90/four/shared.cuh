@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the roles of a block share: queries, buffers of tokens, of scores and of weights, and the
-// barriers that hand them over.
+// What the roles of a block share: queries, buffers of tokens as they lie in pages, of their
+// values, of scores and of weights, and the barriers that hand them over.
 #pragma once
 
 #include "cuda/sm90/cluster.cuh"
@@ -13,12 +13,11 @@ namespace steady::cuda::sm90::four {
 inline constexpr int kCluster = 4, kOwnBlocks = kBlocks / kCluster;
 inline constexpr int kOwnDims = kOwnBlocks * kBlockDims;
 
-/// Warpgroups that score, in turn.
-inline constexpr int kScorers = 2;
-inline constexpr int kCopierWarps = 2 * kWarps;
-/// Buffers of tokens as they lie in pages. One is always filled by the same warp and scored by the
+/// Warpgroups that score, in turn, and warps that copy, of which two share a tile.
+inline constexpr int kScorers = 2, kTileCopiers = 2, kCopierWarps = 2 * kWarps;
+/// Buffers of tokens as they lie in pages. One is always filled by the same warps and scored by the
 /// same warpgroup: who waits for a phase of its barriers has seen the one before.
-inline constexpr uint32_t kRaws = kCopierWarps / 2;
+inline constexpr uint32_t kRaws = kCopierWarps / kTileCopiers;
 static_assert(kRaws % kScorers == 0);
 
 /// Of a cluster at most `kHeads_` heads, the columns of products.
@@ -29,9 +28,10 @@ struct Share {
   /// has.
   static constexpr int kTwos = kHeads / 8;
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
-  /// Warps that make them, and heads of each.
+  /// Heads of each warp that makes them, and how many do.
   static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
-  static constexpr uint32_t kBuffers = kHeads == 32 ? 5 : kHeads == 16 ? 7 : 8;
+  /// As many as there is room for.
+  static constexpr uint32_t kBuffers = kHeads > 16 ? 5 : kHeads == 16 ? 7 : 8;
 };
 
 /// The block's share of a tile's vectors, as they lie in pages.

@@ -9,6 +9,10 @@
 
 namespace steady::cuda::sm90::pair {
 
+inline constexpr int kProducerWarps = 2 * kWarps;
+/// Of a tile, brought by one warp.
+inline constexpr int kWarpTokens = kTokens / kProducerWarps;
+
 /// How a row is shared: both blocks of a pair have half of each vector's values, and do all tokens
 /// for the same heads, `kHeads` at most.
 template <int kHeads_>
