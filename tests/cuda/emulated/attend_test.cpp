@@ -340,7 +340,7 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(64, 33), (Is{2, 32, 33}));
   EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
   EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
-  EXPECT_EQ(spread(64, 8, 512, 64, 31), (Is{4, 22, 8}));
+  EXPECT_EQ(spread(64, 8, 512, 64, 31), (Is{4, 24, 8}));
   EXPECT_EQ(spread(64, 1), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
   EXPECT_EQ(spread(64, 8, 8192), (Is{2, 64, 64}));

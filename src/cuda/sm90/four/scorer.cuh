@@ -20,23 +20,29 @@ class Scorer {
         shared_(shared),
         team_(team),
         heads_(heads_here(call)),
-        tile_(call) {}
+        tile_(call),
+        scores_(
+            ptx::in_block(&shared.scores[0][rank_][0][8 * warp() + lane() / 4], lane() % kCluster)),
+        scores_full_(ptx::in_block(shared.scores_full, lane() % kCluster)),
+        next_(team) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     tile_.start(range);
     load_queries(tile_.row(), 0);
+    raw_.advance(team_);
+    buffer_.advance(team_);
     while (tile_.valid()) {
       if (tile_.first_of_row_here()) [[unlikely]]
         change_queries();
       const int tiles = tile_.tiles();
 #pragma unroll 1
-      for (int i = 0; i < tiles; ++i) {
-        if (turn_ == team_) score(i * kTokens);
-        if (++turn_ == kScorers) turn_ = 0;
-        raw_.advance();
-        buffer_.advance();
+      for (; next_ < tiles; next_ += kScorers) {
+        score(next_ * kTokens);
+        raw_.advance(kScorers);
+        buffer_.advance(kScorers);
       }
+      next_ -= tiles;
       tile_.advance(tiles);
     }
   }
@@ -55,7 +61,7 @@ class Scorer {
     const Raw& raw = shared_.raw[raw_.index];
     if (thread() == 0) shared_.named[buffer_.index] = raw.named;
     // By the lane that will hand the buffer over.
-    const bool slow = __any_sync(~0u, thread() % 32 == 0 && raw.slow != 0);
+    const bool slow = __any_sync(~0u, lane() == 0 && raw.slow != 0);
     Sums sums;
     if (slow || !score_plain(raw, &sums)) [[unlikely]] {
       make_bf16(raw, from);
@@ -71,6 +77,7 @@ class Scorer {
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
+  __device__ static int lane() { return thread() % 32; }
   __device__ int thread_of_all() const { return team_ * kGroupThreads + thread(); }
   __device__ static void sync_all() { ptx::sync(NamedBarriers::kScorers, kAllThreads); }
 
@@ -142,7 +149,7 @@ class Scorer {
   /// The same, from registers, and leaves the values for the weigher. False if the tile is not what
   /// most are, FP8 without NaN and with scales that are not large.
   __device__ bool score_plain(const Raw& raw, Sums* sums) {
-    const int lane = thread() % 32, token = 16 * warp() + lane / 4;
+    const int lane = this->lane(), token = 16 * warp() + lane / 4;
     // Lanes give the lines of matrices to be loaded and stored: those of this warp's upper rows, of
     // the lower ones, then both a chunk further on.
     const int line = 16 * warp() + lane % 16, chunk = lane / 16;
@@ -217,8 +224,8 @@ class Scorer {
   /// cursor's: each warp its own tokens, of which two lanes share one.
   __device__ void make_bf16(const Raw& raw, int from) {
     static_assert(kOwnBlocks == 2);
-    const int line = 16 * warp() + thread() % 32 / 2, block = thread() % 2;
-    unsigned long long all_named = thread() % 32 == 0 ? raw.named : 0;
+    const int line = 16 * warp() + lane() / 2, block = thread() % 2;
+    unsigned long long all_named = lane() == 0 ? raw.named : 0;
     all_named = __shfl_sync(~0u, all_named, 0);
     const bool named = (all_named >> line & 1) != 0;
     const Position position = position_of(call_, tile_, from + line);
@@ -248,9 +255,9 @@ class Scorer {
   /// Sends each head's scores to the block that makes its weights: of every eight heads a lane has
   /// two, which one block makes.
   __device__ void send(const Sums& sums) {
-    const int lane = thread() % 32, maker = lane % kCluster, row = 8 * warp() + lane / 4;
-    const ptx::Remote to = ptx::in_block(&shared_.scores[buffer_.index][rank_][0][row], maker);
-    const ptx::Remote full = ptx::in_block(&shared_.scores_full[buffer_.index], maker);
+    const uint32_t buffer = buffer_.index;
+    const ptx::Remote to = ptx::advance(scores_, buffer * sizeof(shared_.scores[0]));
+    const ptx::Remote full = ptx::advance(scores_full_, buffer * sizeof(uint64_t));
 #pragma unroll
     for (int two = 0; two < S::kTwos; ++two) {
       const float* sum = &sums.at[4 * two];
@@ -265,9 +272,10 @@ class Scorer {
   Shared<S>& shared_;
   const int team_, heads_;
   TileCursor tile_;
+  const ptx::Remote scores_, scores_full_;  // of the first buffer, where this lane sends scores
   Ring<kRaws> raw_;
   Ring<S::kBuffers> buffer_;
-  int turn_ = 0;     // whose tile it is
+  int next_;         // tile of the unit that is this team's
   int queries_ = 1;  // which buffer is used
 };
 
