@@ -80,26 +80,16 @@ __device__ inline uint32_t factor(uint32_t scale_byte) {
   return scale_byte * 0x00800080u + 0x3c003c00u;
 }
 
-/// Not zero if one of four scale bytes is too large.
+/// Not zero if one of four scale bytes is above 134, too large for that.
 __device__ inline uint32_t large_scales(uint32_t bytes) {
   return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
 }
 
-/// Bytes 0 and 2 of a word, and bytes 1 and 3.
-struct EvenOdd {
-  uint32_t even, odd;
-};
-__device__ inline EvenOdd values_of(uint32_t bytes, uint32_t even_factors, uint32_t odd_factors) {
-  return {ptx::multiply_bf16x2(tiny_from_e4m3(bytes << 8), even_factors),
-          ptx::multiply_bf16x2(tiny_from_e4m3(bytes), odd_factors)};
-}
-
-/// Looks for NaN among the bytes that it is shown.
+/// Looks for NaN among bytes, each in the upper half of 16 bits.
 class NanFinder {
  public:
   __device__ void see(uint32_t bytes) {
     largest_ = ptx::max_u16x2(largest_, tiny_magnitude(bytes));
-    largest_ = ptx::max_u16x2(largest_, tiny_magnitude(bytes << 8));
   }
   __device__ bool found() const {
     constexpr uint32_t kNan = 0x07f0u;
@@ -110,9 +100,20 @@ class NanFinder {
   uint32_t largest_ = 0;
 };
 
+/// Bytes 0 and 2 of a word, and bytes 1 and 3, times a scale whose factor() is given.
+struct EvenOdd {
+  uint32_t even, odd;
+};
+__device__ inline EvenOdd values_of(uint32_t bytes, uint32_t factor, NanFinder* nan) {
+  nan->see(bytes);
+  nan->see(bytes << 8);
+  return {ptx::multiply_bf16x2(tiny_from_e4m3(bytes << 8), factor),
+          ptx::multiply_bf16x2(tiny_from_e4m3(bytes), factor)};
+}
+
 }  // namespace plain
 
-/// The same of whole chunks.
+/// The same of whole chunks, values in their order.
 class PlainDequantiser {
  public:
   /// The scale bytes of up to eight groups of a token; zeros for the others.
@@ -122,13 +123,13 @@ class PlainDequantiser {
   __device__ void operator()(const uint4& bytes, int group, uint4* first, uint4* second) {
     const uint32_t words[] = {bytes.x, bytes.y, bytes.z, bytes.w};
     const uint32_t scale = (group < 4 ? scales_.x : scales_.y) >> (8 * (group % 4)) & 0xff;
-    const uint32_t factor = scale * 0x00800080u + 0x3c003c00u;  // 2^(scale - 127 + 120), twice
+    const uint32_t factor = plain::factor(scale);
     uint32_t values[8];
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       const uint32_t pair = pair_of(words, i);
       values[i] = ptx::multiply_bf16x2(tiny_from_e4m3(pair), factor);
-      largest_ = ptx::max_u16x2(largest_, tiny_magnitude(pair));
+      nan_.see(pair);
     }
     *first = {values[0], values[1], values[2], values[3]};
     *second = {values[4], values[5], values[6], values[7]};
@@ -136,19 +137,12 @@ class PlainDequantiser {
 
   /// Whether all that was made is right. Otherwise it is to be made again, by dequantise().
   __device__ bool was_plain() const {
-    constexpr uint32_t kNan = 0x07f0u;
-    return (large(scales_.x) | large(scales_.y)) == 0 && (largest_ & 0xffffu) != kNan &&
-           largest_ >> 16 != kNan;
+    return (plain::large_scales(scales_.x) | plain::large_scales(scales_.y)) == 0 && !nan_.found();
   }
 
  private:
-  /// Not zero if one of the four bytes is above 134.
-  __device__ static uint32_t large(uint32_t bytes) {
-    return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
-  }
-
   uint2 scales_;
-  uint32_t largest_ = 0;
+  plain::NanFinder nan_;
 };
 
 }  // namespace steady::cuda

@@ -63,5 +63,27 @@ TEST(Dequantise, ThePlainWayIsTheSameOrSaysThatItIsNot) {
   }
 }
 
+TEST(Dequantise, ThePlainWayOfEvenAndOddBytesIsTheSameOrSaysThatItIsNot) {
+  for (uint32_t scale = 0; scale < 256; ++scale) {
+    for (int place = 0; place < 4; ++place) {
+      const uint32_t others = 0x86867f00u & ~(0xffu << 8 * place);  // the largest that are plain
+      ASSERT_EQ(plain::large_scales(others | scale << 8 * place) != 0, scale > 134) << scale;
+    }
+    for (uint32_t code = 0; code < 256; ++code) {
+      for (int place = 0; place < 4; ++place) {
+        const uint32_t word[] = {(0x7e3800feu & ~(0xffu << 8 * place)) | code << 8 * place};
+        plain::NanFinder nan;
+        const auto got = plain::values_of(word[0], plain::factor(scale), &nan);
+        ASSERT_EQ(nan.found(), (code & 0x7f) == 0x7f) << code << ' ' << place;
+        if (nan.found() || scale > 134) continue;
+        uint32_t wanted[2];
+        dequantise(word, scale, wanted);
+        ASSERT_EQ(got.even, __byte_perm(wanted[0], wanted[1], 0x5410)) << scale << ' ' << code;
+        ASSERT_EQ(got.odd, __byte_perm(wanted[0], wanted[1], 0x7632)) << scale << ' ' << code;
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace steady::cuda

@@ -146,8 +146,22 @@ class Scorer {
     ptx::pin(sums->at);
   }
 
-  /// The same, from registers, and leaves the values for the weigher. False if the tile is not what
-  /// most are, FP8 without NaN and with scales that are not large.
+  /// Begins to add the products over one block's values, from registers.
+  __device__ void begin_products(const ptx::Fragment (&tokens)[kBlockSteps], int block,
+                                 Sums* sums) const {
+    const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
+    ptx::begin_products();
+#pragma unroll
+    for (int step = 0; step < kBlockSteps; ++step) {
+      ptx::multiply_add<S::kHeads>(sums->at, tokens[step],
+                                   ptx::advance(q, 16 * step * sizeof(uint16_t)),
+                                   block > 0 || step > 0);
+    }
+    ptx::commit_products();
+  }
+
+  /// sums = tokens · q, of a tile as it lies in pages, whose values it leaves for the weigher.
+  /// False if it is not what most are, FP8 without NaN and with scales that are not large.
   __device__ bool score_plain(const Raw& raw, Sums* sums) {
     const int lane = this->lane(), token = 16 * warp() + lane / 4;
     // Lanes give the lines of matrices to be loaded and stored: those of this warp's upper rows, of
@@ -177,23 +191,14 @@ class Scorer {
           ptx::load_matrices(bytes, from + block * kBlockDims + step * 16);
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
-            nan.see(bytes[i]);
             const uint32_t factor = i % 2 == 0 ? upper_factor : lower_factor;
-            const auto values = plain::values_of(bytes[i], factor, factor);
+            const auto values = plain::values_of(bytes[i], factor, &nan);
             of_block[step + i / 2].at[i % 2] = values.even;
             of_block[step + i / 2].at[2 + i % 2] = values.odd;
           }
         }
       }
-      const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
-      ptx::begin_products();
-#pragma unroll
-      for (int step = 0; step < kBlockSteps; ++step) {
-        ptx::multiply_add<S::kHeads>(sums->at, of_block[step],
-                                     ptx::advance(q, 16 * step * sizeof(uint16_t)),
-                                     block > 0 || step > 0);
-      }
-      ptx::commit_products();
+      begin_products(of_block, block, sums);
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const auto& at = of_block[step].at;
@@ -202,7 +207,8 @@ class Scorer {
             at[1], at[2], at[3]);
       }
     }
-    const bool other = nan.found() || plain::large_scales(upper | lower) != 0;
+    const bool other =
+        nan.found() || (plain::large_scales(upper) | plain::large_scales(lower)) != 0;
     const bool any_other = ptx::sync_any(NamedBarriers::kScorer + team_, kGroupThreads, other);
     ptx::wait_products<0>();
 #pragma unroll
