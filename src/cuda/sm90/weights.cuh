@@ -120,14 +120,13 @@ class HeadWeights {
   /// Weights that add up to more ask for another reference.
   __device__ static bool are_large(float sum) { return sum > kLarge; }
 
+  /// Whether this score's weight alone would ask for another reference.
+  __device__ bool is_large(int half, float score) const { return weight(half, score) > kLarge; }
+
   /// One head's weights, rounded, in pairs; returns what they add up to as they are.
   __device__ float weigh(int half, const float (&scores)[kScores],
                          uint32_t (&rounded)[kScores / 2]) const {
-    const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
-    const auto weight = [&](int k) {
-      return ptx::exp2_approximate(__fmaf_rn(scores[k], factor, -reference_[half]));
-    };
-    return In::add(weight, rounded);
+    return In::add([&](int k) { return weight(half, scores[k]); }, rounded);
   }
 
   /// The reference of a head whose weights are large becomes the tile's largest score, and its
@@ -181,6 +180,11 @@ class HeadWeights {
   static constexpr float kLog2e = 1.44269504088896340736f, kLn2 = 0.693147180559945309417f;
 
   __device__ static int lane() { return ptx::thread_number() % 32; }
+
+  __device__ float weight(int half, float score) const {
+    const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
+    return ptx::exp2_approximate(__fmaf_rn(score, factor, -reference_[half]));
+  }
 
   /// Makes scores logarithms to base 2, in lanes that say so.
   __device__ void scale(float (&scores)[kScores], bool wanted) const {

@@ -7,7 +7,6 @@
 #include <cmath>
 #include <cstring>
 #include <memory>
-#include <random>
 #include <vector>
 
 #include "cpu/attend.hpp"
@@ -18,78 +17,10 @@
 #include "cuda/sm90/attend.hpp"
 #include "numeric/bf16.hpp"
 #include "steady/device.h"
+#include "tests/cuda/emulated/inputs.hpp"
 
 namespace steady::cuda {
 namespace {
-
-constexpr int kRows = 3;  // with tokens in both scopes, without any, with fewer
-
-/// A shape and its tensors: NaN in all bytes that no slot names, holes and strays among the slots.
-class Inputs {
- public:
-  Inputs(int heads, int window, int compressed, steady_cache_format format, int offset_bytes = 0,
-         float softmax_scale = 0.05f)
-      : shape_{heads, 1, kRows, 1, softmax_scale, {STEADY_CACHE_FP8, 5, window}, {}},
-        q_(size_t{kRows} * heads * kHeadDim),
-        sinks_(heads) {
-    shape_.compressed[0] = {format, 7, compressed};
-    std::normal_distribution<float> normal;
-    for (uint16_t& value : q_) value = bf16_from_float(normal(random_));
-    for (float& sink : sinks_) sink = normal(random_);
-    for (int scope = 0; scope < kScopes; ++scope) make_pool(scope, offset_bytes);
-    lengths_[0] = {window, 0, window / 2};
-    lengths_[1] = {compressed - compressed / 8, 0, compressed / 3};
-  }
-
-  const Shape& shape() const { return shape_; }
-  Step step() const {
-    Step step = {kRows, {lengths_[0].data(), 0}, {}};
-    step.compressed[0] = {lengths_[1].data(), 0};
-    return step;
-  }
-  Layer layer(uint16_t* out, float* lse) const {
-    const int64_t head = kHeadDim, row = head * shape_.heads;
-    const steady_strides vectors = {row, row, head}, numbers = {shape_.heads, shape_.heads, 1};
-    return {0,         kRows,
-            q_.data(), out,
-            lse,       sinks_.data(),
-            vectors,   vectors,
-            numbers,   {pools_[0], pools_[1]}};
-  }
-
- private:
-  void make_pool(int scope, int offset_bytes) {
-    const steady_pool_shape& shape = shape_.scope(0, scope);
-    const int64_t stride = steady_page_bytes(shape.format, shape.page_tokens) + offset_bytes;
-    const int pages = shape.max_tokens / shape.page_tokens + 1;
-    const auto tokens = static_cast<int32_t>(pages * shape.page_tokens);
-    constexpr size_t kAlignment = 64;
-    bytes_[scope].assign(pages * stride + kAlignment, 0xff);
-    uint8_t* begin = bytes_[scope].data();
-    begin += -reinterpret_cast<uintptr_t>(begin) % kAlignment;
-    slots_[scope].resize(size_t{kRows} * shape.max_tokens);
-    std::normal_distribution<float> normal;
-    for (int32_t& slot : slots_[scope]) {
-      const int32_t token = static_cast<int32_t>(random_() % tokens);
-      slot = random_() % 9 == 0 ? -1 : random_() % 9 == 0 ? tokens + token : token;
-      if (slot != token) continue;
-      float values[kHeadDim];
-      for (float& value : values) value = normal(random_);
-      EXPECT_EQ(steady_pack_token(shape.format, values, begin + token / shape.page_tokens * stride,
-                                  shape.page_tokens, token % shape.page_tokens),
-                STEADY_OK);
-    }
-    pools_[scope] = {shape, begin, stride, pages, slots_[scope].data(), shape.max_tokens};
-  }
-
-  std::mt19937 random_{11};
-  Shape shape_;
-  std::vector<uint16_t> q_;
-  std::vector<float> sinks_;
-  std::vector<uint8_t> bytes_[kScopes];
-  std::vector<int32_t> slots_[kScopes], lengths_[kScopes];
-  Pool pools_[kScopes] = {};
-};
 
 struct Answer {
   explicit Answer(const Shape& shape)
@@ -297,17 +228,63 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
   EXPECT_TRUE(run(inputs, kJoined, {4, 32}) == joined);
-  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 32}}) {
+  for (const Kernel kernel :
+       {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 24}, Kernel{4, 16}}) {
     const Answer all_split = run(inputs, kAllSplit, kernel);
     EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
     EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
   }
 }
 
-/// Fours have fewer buffers for many heads.
+/// Fours have fewer buffers for many heads, and other makers.
 TEST(EmulatedHopper, LongRowsOfManyHeadsInClustersOfFourAreRight) {
   const Inputs inputs(20, 640, 300, STEADY_CACHE_FP8);
-  expect_close(run(inputs, {1, 40, 1152, 16}, {4, 32}), oracle(inputs));
+  const Answer want = oracle(inputs);
+  for (const int heads : {16, 24, 32})
+    expect_close(run(inputs, {1, 40, 1152, 16}, {4, heads}), want);
+}
+
+TEST(EmulatedHopper, AScaleAboveThePlainOnesGivesTheSameBits) {
+  Inputs inputs(9, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
+  for (int group = 0; group < 7; group += 3) inputs.first_token(0, true)[group] = 135;
+  const Answer in_pairs = run(inputs, kWhole, {2, 32});
+  expect_close(in_pairs, oracle(inputs));
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}, Kernel{4, 16}})
+    EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
+}
+
+TEST(EmulatedHopper, ANaNCodeSpoilsTheSameRowsAsInPairs) {
+  Inputs inputs(9, 150, 70, STEADY_CACHE_FP8);
+  inputs.first_token(2, false)[400] = 0xff;
+  const Answer in_pairs = run(inputs, kWhole, {2, 32}), in_fours = run(inputs, kWhole, {4, 8});
+  int spoiled = 0;
+  for (size_t i = 0; i < in_pairs.out.size(); ++i) {
+    const bool nan = std::isnan(float_from_bf16(in_pairs.out[i]));
+    spoiled += nan;
+    if (nan) {
+      ASSERT_TRUE(std::isnan(float_from_bf16(in_fours.out[i]))) << i;
+    } else {
+      ASSERT_EQ(in_fours.out[i], in_pairs.out[i]) << i;
+    }
+  }
+  EXPECT_GE(spoiled, 9 * kHeadDim);
+}
+
+TEST(EmulatedHopper, QueriesAtOddAddressesGiveTheSameBits) {
+  Inputs inputs(9, 70, 90, STEADY_CACHE_FP8);
+  const Answer aligned = run(inputs, kWhole, {4, 8});
+  inputs.move_queries();
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 32}, Kernel{4, 8}})
+    EXPECT_TRUE(run(inputs, kWhole, kernel) == aligned) << testing::PrintToString(kernel);
+}
+
+/// A unit's first tile may be too low for a reference, by a scale at the edge of a float's range.
+TEST(EmulatedHopper, BitsOfScoresBeyondAllReferencesAreThoseOfClusters) {
+  Inputs inputs(24, 130, 70, STEADY_CACHE_FP8, 0, 1e37f);
+  inputs.leave_one_slot(0);
+  const Answer in_pairs = run(inputs, kWhole, {2, 32});
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}, Kernel{4, 24}})
+    EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
 /// More units in a part than any ring holds.
@@ -354,7 +331,7 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
 
 TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
   for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
-    for (const int largest : {8, 16, 32, 64}) {
+    for (const int largest : {8, 16, 24, 32, 64}) {
       const int groups = (heads + largest - 1) / largest, group = sm90::group_heads(heads, groups);
       EXPECT_LE(group, largest) << heads;
       EXPECT_LT((groups - 1) * group, heads) << heads << " by " << largest;
@@ -365,7 +342,8 @@ TEST(EmulatedHopper, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
     EXPECT_LE(sm90::shared_bytes(1, group), size_t{227} << 10);
     EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
   }
-  for (const int group : {8, 16, 32}) EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
+  for (const int group : {8, 16, 24, 32})
+    EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
 }
 
 }  // namespace

@@ -34,11 +34,11 @@ class Copier {
       ptx::arrive_when_copied(&shared_.raw_full[ring.index]);
       hand_over(&shared_.raw_full[ring.index]);
     }
-    ptx::wait_copies();
   }
 
  private:
   static constexpr int kTokensHere = 32;  // of a tile
+  static constexpr int kChunkBytes = sizeof(Chunk);
   static_assert(kTokensHere * kTileCopiers == kTokens);
   static_assert(kOwnBlocks == 2, "a share's scales lie in one word");
 
@@ -95,7 +95,6 @@ class Copier {
 
   /// Begins to copy the tokens that were found.
   __device__ void copy(Raw* to) {
-    constexpr int kChunkBytes = sizeof(Chunk);
     if (lane() == 0) {
       reinterpret_cast<uint32_t*>(&to->named)[half()] = named_;
       reinterpret_cast<uint32_t*>(&to->slow)[half()] = slow_;
@@ -110,7 +109,7 @@ class Copier {
   /// So many chunks of each token, from byte `begin` of this block's share on.
   template <int kChunks>
   __device__ void copy(Raw* to, int begin) {
-    begin += lane() % kChunks * static_cast<int>(sizeof(Chunk));
+    begin += lane() % kChunks * kChunkBytes;
 #pragma unroll
     for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
       const int token = i + lane() / kChunks;

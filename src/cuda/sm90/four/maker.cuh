@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All blocks' shares of the scores of this block's heads in, their weights and what each unit comes
 // to out to the weighers of all blocks, lse out: the work of one warpgroup, of whose warps
-// each has one or two heads.
+// each has one or two heads or none.
 #pragma once
 
 #include "cuda/sm90/four/shared.cuh"
@@ -148,12 +148,13 @@ class Maker {
     return true;
   }
 
-  /// What would come of weights that are made with no reference yet.
+  /// What comes of weights that are made with no reference yet, of which the largest score's are
+  /// zero, one, or larger than any that may stay.
   __device__ void take_reference(float (&scores)[kHeads][InWarp::kScores]) {
 #pragma unroll
     for (int i = 0; i < kHeads; ++i) {
       float old_weight = 1.0f;  // of nothing
-      const bool large = fmaxf(scores[i][0], scores[i][1]) > -INFINITY;
+      const bool large = head_weights_.is_large(i, fmaxf(scores[i][0], scores[i][1]));
       head_weights_.move_reference(i, scores[i], large ? INFINITY : 0.0f, &old_weight);
     }
   }

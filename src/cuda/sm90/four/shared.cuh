@@ -16,7 +16,9 @@ inline constexpr int kOwnDims = kOwnBlocks * kBlockDims;
 /// Warpgroups that score, in turn, and warps that copy, of which two share a tile.
 inline constexpr int kScorers = 2, kTileCopiers = 2, kCopierWarps = 2 * kWarps;
 /// Buffers of tokens as they lie in pages. One is always filled by the same warps and scored by the
-/// same warpgroup: who waits for a phase of its barriers has seen the one before.
+/// same warpgroup: who waits for a phase of its barriers has seen the one before. Of values there
+/// may be any number of buffers, because those who need them are done with one tile after the
+/// other: a scorer has waited for its tile before, so that all phases of earlier ones are over.
 inline constexpr uint32_t kRaws = kCopierWarps / kTileCopiers;
 static_assert(kRaws % kScorers == 0);
 
@@ -31,13 +33,15 @@ struct Share {
   /// Heads of each warp that makes them, and how many do.
   static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
   /// As many as there is room for.
-  static constexpr uint32_t kBuffers = kHeads > 16 ? 5 : kHeads == 16 ? 7 : 8;
+  static constexpr uint32_t kBuffers = kHeads == 32 ? 5 : kHeads == 24 ? 6 : kHeads == 16 ? 7 : 8;
+  static_assert(kBuffers >= kScorers);
 };
 
-/// The block's share of a tile's vectors, as they lie in pages.
+/// The block's share of a tile's vectors, as they lie in pages of FP8. Of tokens that are not to be
+/// copied as most are it has zeros.
 struct Raw {
   /// Of eight lines that are read together no two have the same banks. The last block of all is
-  /// bf16, twice as long.
+  /// bf16 there, twice as long.
   static constexpr int kLineBytes = (kOwnBlocks + 1) * kBlockDims + sizeof(Chunk);
   alignas(16) uint8_t lines[kTokens][kLineBytes];
   uint32_t scales[kTokens];  // a byte for each block
@@ -53,11 +57,12 @@ struct Found {
   Place places[kTokens];
 };
 
-/// Values of a block of FP8 stand in products in another order: of every sixteen the even ones
-/// first, as two bytes of a word become two values. So do queries, and the rows of answers.
+/// Values of blocks that are FP8 in pages of FP8 stand in products in another order, whatever a
+/// token's format: of every sixteen the even ones first, as two bytes of a word become two values.
+/// So do queries, and the rows of answers.
 inline constexpr int kPermutedDims = 16;
 
-/// Whether the block is bf16 in pages, and keeps its order.
+/// Whether the block is bf16 in pages of FP8, too, and keeps its order.
 __device__ inline bool is_last_block(int block) {
   return ptx::cluster_rank() * kOwnBlocks + block + 1 == kBlocks;
 }

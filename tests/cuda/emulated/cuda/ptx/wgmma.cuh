@@ -37,7 +37,7 @@ inline float element(const Operand& operand, int line, int along) {
 }
 
 /// sums[i] += the product of row `i`'s elements, which `a(row, k)` and `b(k, column)` give. The
-/// sixteen have no order: in twice a float's digits they come to the same in any.
+/// sixteen have no order: in twice a float's digits those of tests come to the same in any.
 template <int kCount, class A, class B>
 void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   const int thread = static_cast<int>(threadIdx.x % 128), lane = thread % 32;

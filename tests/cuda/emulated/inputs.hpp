@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// A small call with all that its tensors may have, for the emulated kernels.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "core/shape.hpp"
+#include "numeric/bf16.hpp"
+#include "steady/cache_format.h"
+#include "steady/device.h"
+#include "steady/steady.h"
+
+namespace steady::cuda {
+
+inline constexpr int kRows = 3;  // with tokens in both scopes, without any, with fewer
+
+/// A shape and its tensors: NaN in all bytes that no slot names, holes and strays among the slots.
+class Inputs {
+ public:
+  Inputs(int heads, int window, int compressed, steady_cache_format format, int offset_bytes = 0,
+         float softmax_scale = 0.05f)
+      : shape_{heads, 1, kRows, 1, softmax_scale, {STEADY_CACHE_FP8, 5, window}, {}},
+        q_(size_t{kRows} * heads * kHeadDim),
+        sinks_(heads) {
+    shape_.compressed[0] = {format, 7, compressed};
+    std::normal_distribution<float> normal;
+    for (uint16_t& value : q_) value = bf16_from_float(normal(random_));
+    for (float& sink : sinks_) sink = normal(random_);
+    for (int scope = 0; scope < kScopes; ++scope) make_pool(scope, offset_bytes);
+    lengths_[0] = {window, 0, window / 2};
+    lengths_[1] = {compressed - compressed / 8, 0, compressed / 3};
+  }
+
+  const Shape& shape() const { return shape_; }
+  Step step() const {
+    Step step = {kRows, {lengths_[0].data(), 0}, {}};
+    step.compressed[0] = {lengths_[1].data(), 0};
+    return step;
+  }
+
+  /// Where the first token of a row's window lies that a slot names.
+  uint8_t* first_token(int row, bool scales) {
+    const Pool& pool = pools_[0];
+    const int32_t* slot = pool.slots + row * pool.slots_stride;
+    while (!pool.has(*slot)) ++slot;
+    const Token token = pool.token(*slot);
+    return const_cast<uint8_t*>(scales ? token.scales : token.data);
+  }
+  /// Leaves one of a row's first 64 slots.
+  void leave_one_slot(int row) {
+    int32_t* const slots = slots_[0].data() + row * pools_[0].slots_stride;
+    const int32_t left =
+        *std::find_if(slots, slots + 64, [&](int32_t slot) { return pools_[0].has(slot); });
+    std::fill_n(slots, 64, -1);
+    slots[40] = left;
+  }
+  /// Moves queries to where no sixteen bytes can be read at once.
+  void move_queries() {
+    q_.insert(q_.begin(), 0x7fc0);
+    q_offset_ = 1;
+  }
+  Layer layer(uint16_t* out, float* lse) const {
+    const int64_t head = kHeadDim, row = head * shape_.heads;
+    const steady_strides vectors = {row, row, head}, numbers = {shape_.heads, shape_.heads, 1};
+    return {0,       kRows,   q_.data() + q_offset_, out, lse, sinks_.data(), vectors,
+            vectors, numbers, {pools_[0], pools_[1]}};
+  }
+
+ private:
+  void make_pool(int scope, int offset_bytes) {
+    const steady_pool_shape& shape = shape_.scope(0, scope);
+    const int64_t stride = steady_page_bytes(shape.format, shape.page_tokens) + offset_bytes;
+    const int pages = shape.max_tokens / shape.page_tokens + 1;
+    const auto tokens = static_cast<int32_t>(pages * shape.page_tokens);
+    constexpr size_t kAlignment = 64;
+    bytes_[scope].assign(pages * stride + kAlignment, 0xff);
+    uint8_t* begin = bytes_[scope].data();
+    begin += -reinterpret_cast<uintptr_t>(begin) % kAlignment;
+    slots_[scope].resize(size_t{kRows} * shape.max_tokens);
+    std::normal_distribution<float> normal;
+    for (int32_t& slot : slots_[scope]) {
+      const int32_t token = static_cast<int32_t>(random_() % tokens);
+      slot = random_() % 9 == 0 ? -1 : random_() % 9 == 0 ? tokens + token : token;
+      if (slot != token) continue;
+      float values[kHeadDim];
+      for (float& value : values) value = normal(random_);
+      EXPECT_EQ(steady_pack_token(shape.format, values, begin + token / shape.page_tokens * stride,
+                                  shape.page_tokens, token % shape.page_tokens),
+                STEADY_OK);
+    }
+    pools_[scope] = {shape, begin, stride, pages, slots_[scope].data(), shape.max_tokens};
+  }
+
+  std::mt19937 random_{11};
+  Shape shape_;
+  std::vector<uint16_t> q_;
+  int q_offset_ = 0;
+  std::vector<float> sinks_;
+  std::vector<uint8_t> bytes_[kScopes];
+  std::vector<int32_t> slots_[kScopes], lengths_[kScopes];
+  Pool pools_[kScopes] = {};
+};
+
+}  // namespace steady::cuda
