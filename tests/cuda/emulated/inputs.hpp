@@ -51,13 +51,18 @@ class Inputs {
     const Token token = pool.token(*slot);
     return const_cast<uint8_t*>(scales ? token.scales : token.data);
   }
-  /// Leaves one of a row's first 64 slots.
-  void leave_one_slot(int row) {
-    int32_t* const slots = slots_[0].data() + row * pools_[0].slots_stride;
-    const int32_t left =
-        *std::find_if(slots, slots + 64, [&](int32_t slot) { return pools_[0].has(slot); });
-    std::fill_n(slots, 64, -1);
-    slots[40] = left;
+  /// Leaves row 0 a token in each of the window's first two tiles of 64, and no others.
+  void leave_two_tokens() {
+    int32_t* const window = slots_[0].data();
+    int32_t left[2];
+    int found = 0;
+    for (int i = 0; found < 2; ++i) {
+      if (pools_[0].has(window[i])) left[found++] = window[i];
+    }
+    for (int scope = 0; scope < kScopes; ++scope)
+      std::fill_n(slots_[scope].begin(), pools_[scope].slots_stride, -1);
+    window[40] = left[0];
+    window[100] = left[1];
   }
   /// Moves queries to where no sixteen bytes can be read at once.
   void move_queries() {
