@@ -211,25 +211,24 @@ TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
 
 TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBlocksOfACluster) {
   for (const float softmax_scale : {0.05f, 0.5f}) {  // the second moves some heads' references
-    const Inputs inputs(50, 130, 70, STEADY_CACHE_FP8, 0, softmax_scale);
+    const Inputs inputs(50, 70, 40, STEADY_CACHE_FP8, 0, softmax_scale);
     const Answer by_64 = run(inputs, kWhole, {2, 64});
     expect_close(by_64, oracle(inputs));
-    for (const Kernel kernel : {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32},
-                                Kernel{4, 24}, Kernel{4, 16}}) {
+    for (const Kernel kernel :
+         {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 16}}) {
       EXPECT_TRUE(run(inputs, kWhole, kernel) == by_64) << testing::PrintToString(kernel);
     }
   }
 }
 
 TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
-  const Inputs inputs(40, 130, 110, STEADY_CACHE_FP8, 0, 0.5f);
+  const Inputs inputs(40, 100, 60, STEADY_CACHE_FP8, 0, 0.5f);
   const Answer joined = run(inputs, kJoined, {2, 64});
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
-  EXPECT_TRUE(run(inputs, kJoined, {4, 32}) == joined);
-  for (const Kernel kernel :
-       {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 24}, Kernel{4, 16}}) {
+  EXPECT_TRUE(run(inputs, kJoined, {4, 24}) == joined);
+  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 16}}) {
     const Answer all_split = run(inputs, kAllSplit, kernel);
     EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
     EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
@@ -238,23 +237,23 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
 
 /// Fours have fewer buffers for many heads, and other makers.
 TEST(EmulatedHopper, LongRowsOfManyHeadsInClustersOfFourAreRight) {
-  const Inputs inputs(20, 640, 300, STEADY_CACHE_FP8);
-  const Answer want = oracle(inputs);
-  for (const int heads : {16, 24, 32})
-    expect_close(run(inputs, {1, 40, 1152, 16}, {4, heads}), want);
+  for (const int heads : {12, 20, 28}) {  // in groups of up to 16, 24 and 32
+    const Inputs inputs(heads, 640, 300, STEADY_CACHE_FP8);
+    expect_close(run(inputs, {1, 40, 1152, 16}, {4, 32}), oracle(inputs));
+  }
 }
 
 TEST(EmulatedHopper, AScaleAboveThePlainOnesGivesTheSameBits) {
-  Inputs inputs(9, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
+  Inputs inputs(8, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
   for (int group = 0; group < 7; group += 3) inputs.first_token(0, true)[group] = 135;
   const Answer in_pairs = run(inputs, kWhole, {2, 32});
   expect_close(in_pairs, oracle(inputs));
-  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}, Kernel{4, 16}})
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
 TEST(EmulatedHopper, ANaNCodeSpoilsTheSameRowsAsInPairs) {
-  Inputs inputs(9, 150, 70, STEADY_CACHE_FP8);
+  Inputs inputs(8, 150, 70, STEADY_CACHE_FP8);
   inputs.first_token(2, false)[400] = 0xff;
   const Answer in_pairs = run(inputs, kWhole, {2, 32}), in_fours = run(inputs, kWhole, {4, 8});
   int spoiled = 0;
@@ -267,11 +266,11 @@ TEST(EmulatedHopper, ANaNCodeSpoilsTheSameRowsAsInPairs) {
       ASSERT_EQ(in_fours.out[i], in_pairs.out[i]) << i;
     }
   }
-  EXPECT_GE(spoiled, 9 * kHeadDim);
+  EXPECT_GE(spoiled, 8 * kHeadDim);
 }
 
 TEST(EmulatedHopper, QueriesAtOddAddressesGiveTheSameBits) {
-  Inputs inputs(9, 70, 90, STEADY_CACHE_FP8);
+  Inputs inputs(8, 70, 90, STEADY_CACHE_FP8);
   const Answer aligned = run(inputs, kWhole, {4, 8});
   inputs.move_queries();
   for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 32}, Kernel{4, 8}})
@@ -286,7 +285,7 @@ TEST(EmulatedHopper, BitsOfScoresBeyondAllReferencesAreThoseOfClusters) {
   EXPECT_GT(std::count_if(in_pairs.lse.begin(), in_pairs.lse.begin() + 24,
                           [](float lse) { return std::isfinite(lse); }),
             8);
-  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}, Kernel{4, 24}})
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 24}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
