@@ -34,15 +34,6 @@ __device__ inline void store_matrices(void* row, uint32_t m0, uint32_t m1, uint3
       : "memory");
 }
 
-/// The same, each matrix transposed: lane l has rows 2 (l % 4) and the next of column l / 4.
-__device__ inline void store_matrices_transposed(void* row, uint32_t m0, uint32_t m1, uint32_t m2,
-                                                 uint32_t m3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                   shared_address(row)),
-               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
-               : "memory");
-}
-
 /// sums[16×8] += a[16×16] * b[16×8], bf16 with fp32 sums.
 __device__ inline void multiply_add(float (&sums)[4], const uint32_t (&a)[4], uint32_t b0,
                                     uint32_t b1) {

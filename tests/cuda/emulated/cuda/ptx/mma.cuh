@@ -37,26 +37,18 @@ inline void load_matrices_transposed(uint32_t (&registers)[4], const void* row) 
   load(registers, row, true);
 }
 
-inline void store(void* row, const uint32_t (&registers)[4], bool transposed) {
+inline void store_matrices(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
+  const uint32_t registers[] = {m0, m1, m2, m3};
   emulated::exchange(row, [&](const auto& of_lane) {
     const int r = emulated::lane() / 4, c = emulated::lane() % 4 * 2;
     for (int matrix = 0; matrix < 4; ++matrix) {
       for (int e = 0; e < 2; ++e) {
-        const int line = transposed ? c + e : r, column = transposed ? r : c + e;
-        static_cast<uint16_t*>(of_lane(8 * matrix + line))[column] =
+        static_cast<uint16_t*>(of_lane(8 * matrix + r))[c + e] =
             static_cast<uint16_t>(registers[matrix] >> (16 * e));
       }
     }
     return 0;
   });
-}
-
-inline void store_matrices(void* row, uint32_t m0, uint32_t m1, uint32_t m2, uint32_t m3) {
-  store(row, {m0, m1, m2, m3}, false);
-}
-inline void store_matrices_transposed(void* row, uint32_t m0, uint32_t m1, uint32_t m2,
-                                      uint32_t m3) {
-  store(row, {m0, m1, m2, m3}, true);
 }
 
 /// a: row l / 4 (+ 8 in the odd registers), columns 2 (l % 4) (+ 8 in the later two). b: column l /
