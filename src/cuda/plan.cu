@@ -138,9 +138,11 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   } else if (part == 0) {
     header.split_count = deal_units(call.limits, candidates, rows, tables.plan, sums.several);
   }
-  if (part != 0) return;
-  *tables.plan.header = header;
-  if (kind == 0) *tables.layer = 0;
+  if (part == 0) {
+    *tables.plan.header = header;
+    if (kind == 0) *tables.layer = 0;
+  }
+  __threadfence();  // a grid that begins when this one has ended may read it without waiting
 }
 
 }  // namespace

@@ -54,4 +54,17 @@ __device__ inline void load(uint4* to, const void* from) {
                : "l"(from));
 }
 
+/// The same past the L1 cache, which may remember another launch's.
+__device__ inline void load_past_l1(uint4* to, const void* from) {
+  asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(to->x), "=r"(to->y), "=r"(to->z), "=r"(to->w)
+               : "l"(from));
+}
+__device__ inline void load_past_l1(uint32_t* to, const void* from) {
+  asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(*to) : "l"(from));
+}
+
+/// Asks for a value where it stands, although nobody needs it.
+__device__ inline void touch(uint32_t value) { asm volatile("" ::"r"(value)); }
+
 }  // namespace steady::cuda::ptx

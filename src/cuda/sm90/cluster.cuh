@@ -66,7 +66,7 @@ class TileCursor {
  private:
   __device__ int row_tokens() const { return plan_.tokens[0] + plan_.tokens[1]; }
   __device__ void begin_row() {
-    plan_ = call_.tables.plan.rows[row_];
+    plan_ = read_plan(&call_.tables.plan.rows[row_]);
     units_ = cut_row(row_tokens(), call_.limits);
     tile_ = first_tile_ = unit_ * units_.tokens_each;
   }
@@ -97,17 +97,20 @@ __device__ inline Position position_of(const LayerCall& call, const TileCursor& 
   return position;
 }
 
-/// Waits for what was launched before, and does the part of this block's cluster. False without a
-/// plan for this batch. All that a role can know before it is known by then.
+/// Does the part of this block's cluster, for which the role waits for earlier grids when it knows
+/// all that can be known before. False without a plan for this batch.
 template <int kCluster, class Role>
 __device__ bool do_part(const LayerCall& call, Role role) {
-  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
-  // It may be garbage until the plan is known to be there, but it is there to be read.
-  const PartRange part = call.tables.plan.parts[ptx::block_number() / kCluster];
-  if (!planned(call)) return false;
+  touch_parameters(call);
+  const PartRange part = read_plan(&call.tables.plan.parts[ptx::block_number() / kCluster]);
+  const bool has_plan = is_planned(call);
   // No other block of the cluster goes on without tiles, either.
-  if (before(part.begin, part.end)) role.part(part);
-  return true;
+  if (has_plan && before(part.begin, part.end)) {
+    role.part(part);
+  } else {
+    ptx::wait_for_earlier_grids();
+  }
+  return has_plan;
 }
 
 }  // namespace steady::cuda::sm90

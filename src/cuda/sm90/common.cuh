@@ -28,6 +28,38 @@ inline constexpr int kMostHeads = 64;               // of a block: the rows of p
 /// enough.
 inline constexpr int kRegistersAtFirst = 65536 / kThreads;
 
+/// Of what plan has written, which may be read before earlier grids are waited for: plan lets
+/// nobody begin before it has ended, so it is over when any grid behind it begins.
+template <class T>
+__device__ T read_plan(const T* from) {
+  T result;
+  if constexpr (sizeof(T) == sizeof(uint4)) {
+    ptx::load_past_l1(reinterpret_cast<uint4*>(&result), from);
+  } else {
+#pragma unroll
+    for (size_t i = 0; i < sizeof(T) / sizeof(uint32_t); ++i)
+      ptx::load_past_l1(reinterpret_cast<uint32_t*>(&result) + i,
+                        reinterpret_cast<const uint32_t*>(from) + i);
+  }
+  return result;
+}
+
+/// Whether the workspace holds this engine's plan for this batch. What else read_plan() reads may
+/// be garbage until this is known, but it is there to be read.
+__device__ inline bool is_planned(const LayerCall& call) {
+  const PlanHeader& header = *call.tables.plan.header;
+  const uint64_t seal = read_plan(&header.seal);
+  const int32_t batch = read_plan(&header.batch);
+  return seal == call.seal && batch == call.layer.batch;
+}
+
+/// Has the parameters brought into the cache for constants, a line of 64 bytes after the other.
+__device__ inline void touch_parameters(const LayerCall& call) {
+  const auto* const words = reinterpret_cast<const uint32_t*>(&call);
+#pragma unroll
+  for (size_t i = 0; i < sizeof call / sizeof *words; i += 16) ptx::touch(words[i]);
+}
+
 /// 16 bytes of bf16.
 using Chunk = uint4;
 inline constexpr int kChunkDims = 8, kBlockChunks = kBlockDims / kChunkDims;

@@ -38,18 +38,14 @@ __global__ void __launch_bounds__(kThreads, 1)
   auto& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
   prepare(shared);
   ptx::let_next_grid_begin();
-  ptx::wait_for_earlier_grids();  // nothing of theirs may be read before, nor written
-  // Asked for before the plan is known to be there: it may be garbage, but it is there to be read.
-  uint4 own;
-  static_assert(sizeof own == sizeof(PartRange));
-  ptx::load(&own, &call.tables.plan.parts[own_part()]);
-  if (!planned(call)) {
-    if (blockIdx.y == 0) poison(call);
+  touch_parameters(call);
+  const PartRange range = read_plan(&call.tables.plan.parts[own_part()]);
+  const bool has_plan = is_planned(call);
+  if (!has_plan || !before(range.begin, range.end)) {
+    ptx::wait_for_earlier_grids();
+    if (!has_plan && blockIdx.y == 0) poison(call);
     return;
   }
-  const PartRange range = {{static_cast<int>(own.x), static_cast<int>(own.y)},
-                           {static_cast<int>(own.z), static_cast<int>(own.w)}};
-  if (!before(range.begin, range.end)) return;
   // The same for all lanes, so that the compiler sees that a warp has one role.
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {

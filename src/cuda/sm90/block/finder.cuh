@@ -19,6 +19,7 @@ class Finder {
   /// Finds the first tiles of a part that has some.
   __device__ void begin(const PartRange& range) {
     begin_unit(UnitCursor(call_, range));
+    ptx::wait_for_earlier_grids();
     const int thread = ptx::thread_number();
     read_slot(token_of(thread), thread % 32 >= kWarpTokens);
 #pragma unroll 1

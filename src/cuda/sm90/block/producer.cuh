@@ -17,6 +17,7 @@ class Producer {
 
   /// All tiles of a part that has some.
   __device__ void part() {
+    ptx::wait_for_earlier_grids();
     found_.wait_full(shared_.found_full);  // then there is a unit
     begin_copies(place(), 0);
     bool goes_on;

@@ -78,7 +78,7 @@ class UnitCursor {
 
  private:
   __device__ void begin_row(const LayerCall& call) {
-    plan_ = call.tables.plan.rows[row_];
+    plan_ = read_plan(&call.tables.plan.rows[row_]);
     units_ = cut_row(plan_.tokens[0] + plan_.tokens[1], call.limits);
   }
 

@@ -16,6 +16,7 @@ class Weigher {
 
   /// All tiles of a part that has some, from row `row` on.
   __device__ void part(int row) {
+    ptx::wait_for_earlier_grids();
     load_queries(row);
     hand_over_queries();
     bool goes_on;

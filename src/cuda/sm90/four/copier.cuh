@@ -23,6 +23,7 @@ class Copier {
   __device__ void part(const PartRange& range) {
     ahead_.start(range);
     skip(team());
+    ptx::wait_for_earlier_grids();
     read_slot();
     read_slot();
     Ring<kRaws> ring;

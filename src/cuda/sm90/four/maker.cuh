@@ -31,9 +31,13 @@ class Maker {
   /// reference moves, and because the weighers wait for it; its last one or two alone, because the
   /// unit's end goes with the last.
   __device__ void part(const PartRange& range) {
-    if (warp() >= S::kMakers) return;
+    if (warp() >= S::kMakers) {
+      ptx::wait_for_earlier_grids();
+      return;
+    }
     for (uint32_t i = 0; i < S::kBuffers; ++i) expect_scores(i);
     tile_.start(range);
+    ptx::wait_for_earlier_grids();
     // Here, not where it is used: it takes as long as a tile.
     const int own_head = head_ + min(lane() / 16, kHeads - 1);
     if (own_head < heads_here(call_)) sink_ = sink_of(call_, first_head(call_) + own_head);

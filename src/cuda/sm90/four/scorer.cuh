@@ -29,6 +29,7 @@ class Scorer {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     tile_.start(range);
+    ptx::wait_for_earlier_grids();
     load_queries(tile_.row(), 0);
     raw_.advance(team_);
     buffer_.advance(team_);

@@ -18,6 +18,7 @@ class Weigher {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     tile_.start(range);
+    ptx::wait_for_earlier_grids();
     while (tile_.valid()) {
       const int tiles = tile_.tiles();
 #pragma unroll 1

@@ -28,6 +28,7 @@ class Producer {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     ahead_.start(range);
+    ptx::wait_for_earlier_grids();
     read_slots();
     ptx::wait_copies();
     Tile tile;

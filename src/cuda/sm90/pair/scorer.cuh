@@ -22,6 +22,7 @@ class Scorer {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     tile_.start(range);
+    ptx::wait_for_earlier_grids();
     const bool has_heads = S::first_head(warp(), 0) < heads_;
     if (S::kQueryBuffers == 2) load_queries(tile_.row(), 0);
     for (; tile_.valid(); tile_.advance()) {

@@ -19,7 +19,9 @@ class Weigher {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     head_weights_.begin_unit();
-    for (tile_.start(range); tile_.valid(); tile_.advance()) {
+    tile_.start(range);
+    ptx::wait_for_earlier_grids();
+    for (; tile_.valid(); tile_.advance()) {
       tokens_.wait_full(shared_.tokens_full);
       uint32_t weights[kHalves][InQuad::kScores / 2];
       float old_weight[kHalves];

@@ -41,4 +41,10 @@ template <class T>
 void load(T* to, const void* from) {
   std::memcpy(to, from, sizeof(T));
 }
+template <class T>
+void load_past_l1(T* to, const void* from) {
+  load(to, from);
+}
+inline void touch(uint32_t) {}
+
 }  // namespace steady::cuda::ptx
