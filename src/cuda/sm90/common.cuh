@@ -103,6 +103,10 @@ __device__ inline int tiles_between(int begin, int end) {
 template <uint32_t kCount>
 struct Ring {
   uint32_t index = 0, parity = 0;
+  /// After so many buffers. Who keeps their number needs one register for several rings.
+  __device__ static Ring after(uint32_t buffers) {
+    return {buffers % kCount, buffers / kCount % 2};
+  }
   /// By as many buffers as there are at most.
   __device__ void advance(uint32_t buffers = 1) {
     index += buffers;

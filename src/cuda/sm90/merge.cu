@@ -52,12 +52,13 @@ __device__ void merge_row(const LayerCall& call, const RowPlan& plan, int row, i
 __global__ void __launch_bounds__(kMergeThreads)
     merge_kernel(const __grid_constant__ LayerCall call, Look look) {
   ptx::let_next_grid_begin();
+  const bool has_plan = is_planned(call);
+  const int split_count = read_plan(&call.tables.plan.header->split_count);
   ptx::wait_for_earlier_grids();
-  if (!planned(call)) return;
+  if (!has_plan) return;
   // Check has read it; nothing here does.
   if (call.tables.faults != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0)
     ++*call.tables.layer;
-  const int split_count = call.tables.plan.header->split_count;
   if (split_count == 0) return;
   const int rows = look == Look::kAll ? call.layer.batch * call.queries : split_count;
   for (int i = static_cast<int>(blockIdx.y); i < rows; i += static_cast<int>(gridDim.y)) {

@@ -13,8 +13,9 @@ inline constexpr int kScorerRegisters = 120, kWeigherRegisters = 160, kProducerR
 static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
               kThreads / kGroupThreads * kRegistersAtFirst);
 
-__device__ inline void prepare(Shared& shared) {
+__device__ inline void prepare(const LayerCall& call, Shared& shared) {
   if (threadIdx.x == 0) {
+    shared.heads = heads_here(call);
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.tokens_full[buffer], kGroupThreads);
       for (auto& of_piece : shared.tokens_empty)
@@ -36,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     block_kernel(const __grid_constant__ LayerCall call,
                  const __grid_constant__ Divisors page_tokens) {
   auto& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
-  prepare(shared);
+  prepare(call, shared);
   ptx::let_next_grid_begin();
   touch_parameters(call);
   const PartRange range = read_plan(&call.tables.plan.parts[own_part()]);

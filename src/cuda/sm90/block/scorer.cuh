@@ -15,7 +15,6 @@ class Scorer {
   __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
       : call_(call),
         shared_(shared),
-        heads_(heads_here(call)),
         finder_(call, page_tokens, shared),
         head_weights_(call) {}
 
@@ -24,8 +23,8 @@ class Scorer {
     finder_.begin(range);
     bool goes_on;
     do {
-      ring_.wait_full(shared_.tokens_full);  // then there is a unit
-      const Unit& unit = shared_.units[number_++ % kUnits];
+      ring().wait_full(shared_.tokens_full);  // then there is a unit
+      const Unit& unit = shared_.units[units_++ % kUnits];
       if (unit.begins_row) {
         queries_.wait_full(shared_.queries_full);
         queries_.advance();
@@ -33,10 +32,9 @@ class Scorer {
       head_weights_.begin_unit();
       for (int left = unit.tiles; left > 0; --left) {
         finder_.find();
-        ring_.wait_full(shared_.tokens_full);
+        ring().wait_full(shared_.tokens_full);
         score_tile();
-        ring_.advance();
-        weights_buffer_.advance();
+        ++tiles_;
       }
       end_unit(unit);
       goes_on = !unit.ends_part;
@@ -53,11 +51,13 @@ class Scorer {
     float at[kTokens / 2];
   };
 
+  __device__ Ring<kBuffers> ring() const { return Ring<kBuffers>::after(tiles_); }
+
   __device__ void score_tile() {
     Sums sums;
     multiply(&sums);
-    weights_buffer_.wait_empty(shared_.weights_empty);
-    if (R::first_head(R::warp(), 0) < heads_) make_weights(sums);
+    Ring<1>::after(tiles_).wait_empty(shared_.weights_empty);
+    if (R::first_head(R::warp(), 0) < shared_.heads) make_weights(sums);
     ptx::fence_shared_writes();
     ptx::arrive(shared_.weights_full);
   }
@@ -65,7 +65,7 @@ class Scorer {
   /// scores = q · tokens.
   __device__ void multiply(Sums* scores) {
     const auto q = ptx::uniform(ptx::describe_operand(shared_.q));
-    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring_.index]));
+    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.tokens[ring().index]));
     const auto add_quarter = [&](int quarter, Sums* sums) {
       constexpr int kQuarterDims = kHeadDim / 4;
 #pragma unroll
@@ -113,7 +113,7 @@ class Scorer {
     }
     const int lane = R::lane(), warp = R::warp();
     // Each lane looks at one of the tile's eights of tokens.
-    const uint32_t* const named = shared_.named[ring_.index];
+    const uint32_t* const named = shared_.named[ring().index];
     const uint32_t some = named[lane % 8];
     head_weights_.see(__any_sync(~0u, some != 0));
     if (head_weights_.any_scaled() || __any_sync(~0u, some != ~0u)) [[unlikely]] {
@@ -180,7 +180,7 @@ class Scorer {
   __device__ void end_unit(int half, const Unit& unit) {
     const int head_of_all = first_head(call_) + R::head(half);
     const float sum = head_weights_.unit_sum(half);
-    if (R::lane() % 4 != 0 || R::head(half) >= heads_) return;
+    if (R::lane() % 4 != 0 || R::head(half) >= shared_.heads) return;
     shared_.unit_end[R::row(half)] = end_head(
         call_, unit.place, unit.row, head_of_all, sum, head_weights_.state(half, sum),
         [&] { return sink_of(call_, head_of_all); }, &shared_.row_so_far[R::head(half)], true);
@@ -188,11 +188,9 @@ class Scorer {
 
   const LayerCall& call_;
   Shared& shared_;
-  const int heads_;
   Finder finder_;
-  uint32_t number_ = 0;  // of the unit
-  Ring<kBuffers> ring_;
-  Ring<1> queries_, weights_buffer_;
+  uint32_t units_ = 0, tiles_ = 0;  // so far
+  Ring<1> queries_;
   HeadWeights<kHalves, InQuad> head_weights_;
 };
 

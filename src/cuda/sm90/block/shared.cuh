@@ -144,6 +144,7 @@ struct Shared {
   /// tokens have been looked for.
   Unit units[kUnits];
   UnitCursor ahead[kWarps];             // of each scorer warp
+  int heads;                            // of this block, here because registers are scarce
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
   /// Whether a slot names a token: four bits for each.
   uint32_t named[kBuffers][kTokens / 8];

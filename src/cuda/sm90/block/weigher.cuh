@@ -21,12 +21,12 @@ class Weigher {
     hand_over_queries();
     bool goes_on;
     do {
-      weights_buffer_.wait_full(shared_.weights_full);  // then there is a unit
-      const Unit& unit = shared_.units[number_++ % kUnits];
+      weights().wait_full(shared_.weights_full);  // then there is a unit
+      const Unit& unit = shared_.units[units_ % kUnits];
       const int tiles = unit.tiles;
       for (int left = tiles; left > 0; --left) {
-        weights_buffer_.wait_full(shared_.weights_full);
-        ring_.wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
+        weights().wait_full(shared_.weights_full);
+        ring().wait_full(shared_.tokens_full);  // the scorer has waited for them, products have not
         const bool begins = left == tiles, ends = left == 1;
         const bool next_row = ends && unit.ends_row && !unit.ends_part;
         if (next_row) load_queries(unit.row + 1);  // the row has been scored
@@ -35,9 +35,9 @@ class Weigher {
         if (next_row) hand_over_queries();
         if (ends) end_unit(unit);
         ptx::arrive(shared_.weights_empty);
-        ring_.advance();
-        weights_buffer_.advance();
+        ++tiles_;
       }
+      ++units_;
       goes_on = !unit.ends_part;
     } while (goes_on);
   }
@@ -46,6 +46,9 @@ class Weigher {
   using R = OwnRows<kHeads>;
   static constexpr int kHalves = R::kHalves;
   static constexpr int kDims = kHeadDim / kWeighers;
+
+  __device__ Ring<kBuffers> ring() const { return Ring<kBuffers>::after(tiles_); }
+  __device__ Ring<1> weights() const { return Ring<1>::after(tiles_); }
 
   /// Old sums are worth less where a reference moved.
   __device__ void rescale_if_moved() {
@@ -94,22 +97,21 @@ class Weigher {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
     const auto weighed = [&](int piece) {
-      if (!keeps_tokens) ptx::arrive(&shared_.tokens_empty[piece][ring_.index]);
+      if (!keeps_tokens) ptx::arrive(&shared_.tokens_empty[piece][ring().index]);
     };
     sums_.template weigh<kPieceTokens>(of_step,
-                                       &shared_.tokens[ring_.index][first_dim_ / kBlockDims],
+                                       &shared_.tokens[ring().index][first_dim_ / kBlockDims],
                                        shared_.ones, add_old, weighed);
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit(const Unit& unit) {
-    unit_ends_.wait_full(shared_.unit_end_full);
+    Ring<1>::after(units_).wait_full(shared_.unit_end_full);
     ptx::sync(NamedBarriers::kWeigher + first_dim_ / kDims,
               kGroupThreads);  // values are not needed
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
-    unit_ends_.advance();
-    for (auto& of_piece : shared_.tokens_empty) ptx::arrive(&of_piece[ring_.index]);
+    for (auto& of_piece : shared_.tokens_empty) ptx::arrive(&of_piece[ring().index]);
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
@@ -143,7 +145,7 @@ class Weigher {
   /// Writes the row's answer for eight heads of the warp, through the place of values.
   __device__ void write_answer(int half, int row) {
     auto* const all =
-        reinterpret_cast<Answers*>(&shared_.tokens[ring_.index][first_dim_ / kBlockDims]);
+        reinterpret_cast<Answers*>(&shared_.tokens[ring().index][first_dim_ / kBlockDims]);
     Answers& staged = all[R::warp() * kHalves + half];
     const int lane = R::lane();
 #pragma unroll
@@ -178,9 +180,7 @@ class Weigher {
   const LayerCall& call_;
   Shared& shared_;
   const int first_dim_;
-  uint32_t number_ = 0;  // of the unit
-  Ring<kBuffers> ring_;
-  Ring<1> weights_buffer_, unit_ends_;
+  uint32_t units_ = 0, tiles_ = 0;  // so far
   UnitSums<kDims> sums_;
 };
 

@@ -36,6 +36,10 @@ class Scorer {
       if (has_heads) send(sums);
       scores_.advance();
     }
+    if (!has_heads) return;
+    // Nothing may be on its way here when the block is gone.
+    for (uint32_t i = 0; i < S::kScoreBuffers; ++i, scores_.advance())
+      scores_.wait_empty(shared_.scores_empty[warp()]);
   }
 
  private:
