@@ -4,9 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "cpu/attend.hpp"
@@ -17,10 +19,13 @@
 #include "cuda/sm90/attend.hpp"
 #include "numeric/bf16.hpp"
 #include "steady/device.h"
+#include "tests/cuda/emulated/earlier_grids.hpp"
 #include "tests/cuda/emulated/inputs.hpp"
 
 namespace steady::cuda {
 namespace {
+
+using std::chrono_literals::operator""ms;
 
 struct Answer {
   explicit Answer(const Shape& shape)
@@ -232,6 +237,20 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
     const Answer all_split = run(inputs, kAllSplit, kernel);
     EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
     EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
+  }
+}
+
+/// A grid may begin before those in front of it in the stream have ended.
+TEST(EmulatedHopper, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {
+  Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
+  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 16}}) {
+    const Answer answer = run(inputs, kJoined, kernel);
+    inputs.hide();
+    emulated::earlier_grids.leave([&] {
+      std::this_thread::sleep_for(300ms);  // who does not wait has read by then
+      inputs.reveal();
+    });
+    EXPECT_TRUE(run(inputs, kJoined, kernel) == answer) << testing::PrintToString(kernel);
   }
 }
 

@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
+#include <functional>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "core/shape.hpp"
@@ -64,6 +67,18 @@ class Inputs {
     window[40] = left[0];
     window[100] = left[1];
   }
+  /// As memory may be before a layer's inputs are written, with a plan for them: NaN and holes.
+  void hide() {
+    for (auto& slots : slots_) hide(&slots, -1);
+    for (auto& bytes : bytes_) hide(&bytes, 0xff);
+    hide(&q_, 0x7fc0);
+    hide(&sinks_, NAN);
+  }
+  /// As they were.
+  void reveal() {
+    for (const auto& restore : hidden_) restore();
+    hidden_.clear();
+  }
   /// Moves queries to where no sixteen bytes can be read at once.
   void move_queries() {
     q_.insert(q_.begin(), 0x7fc0);
@@ -77,6 +92,12 @@ class Inputs {
   }
 
  private:
+  template <class T>
+  void hide(std::vector<T>* values, std::type_identity_t<T> by) {
+    hidden_.push_back([values, kept = *values] { std::ranges::copy(kept, values->begin()); });
+    std::ranges::fill(*values, by);
+  }
+
   void make_pool(int scope, int offset_bytes) {
     const steady_pool_shape& shape = shape_.scope(0, scope);
     const int64_t stride = steady_page_bytes(shape.format, shape.page_tokens) + offset_bytes;
@@ -109,6 +130,7 @@ class Inputs {
   std::vector<uint8_t> bytes_[kScopes];
   std::vector<int32_t> slots_[kScopes], lengths_[kScopes];
   Pool pools_[kScopes] = {};
+  std::vector<std::function<void()>> hidden_;
 };
 
 }  // namespace steady::cuda

@@ -13,10 +13,7 @@ template <int kHeads>
 class Scorer {
  public:
   __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
-      : call_(call),
-        shared_(shared),
-        finder_(call, page_tokens, shared),
-        head_weights_(call) {}
+      : call_(call), shared_(shared), finder_(call, page_tokens, shared), head_weights_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
