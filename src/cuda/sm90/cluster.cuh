@@ -98,7 +98,8 @@ __device__ inline Position position_of(const LayerCall& call, const TileCursor& 
 }
 
 /// Does the part of this block's cluster, for which the role waits for earlier grids when it knows
-/// all that can be known before. False without a plan for this batch.
+/// all that can be known before. False without a plan for this batch. When all roles have done
+/// theirs, all that other blocks send here has come: then the block may go.
 template <int kCluster, class Role>
 __device__ bool do_part(const LayerCall& call, Role role) {
   touch_parameters(call);

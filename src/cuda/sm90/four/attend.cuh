@@ -72,7 +72,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     has_plan = do_part<kCluster>(call, Maker<S>(call, shared));
   }
   if (!has_plan && blockIdx.y == 0) poison(call);
-  ptx::sync_cluster();  // nobody sends to a block that is gone
 }
 
 }  // namespace steady::cuda::sm90::four

@@ -34,6 +34,7 @@ class Copier {
       copy(&shared_.raw[ring.index]);
       ptx::arrive_when_copied(&shared_.raw_full[ring.index]);
       hand_over(&shared_.raw_full[ring.index]);
+      read_slot();
     }
   }
 
@@ -91,7 +92,6 @@ class Copier {
     named_ = __ballot_sync(~0u, named);
     slow_ = __ballot_sync(~0u, slow);
     __syncwarp();
-    read_slot();
   }
 
   /// Begins to copy the tokens that were found.

@@ -68,9 +68,9 @@ class Scorer {
       make_bf16(raw, from);
       multiply(&sums);
     }
+    send(sums);
     hand_over(&shared_.values_full[buffer_.index]);
     hand_over(&shared_.raw_empty[raw_.index]);
-    send(sums);
   }
 
   static constexpr int kAllThreads = kScorers * kGroupThreads;

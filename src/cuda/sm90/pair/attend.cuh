@@ -55,7 +55,6 @@ __global__ void __launch_bounds__(kThreads, 1)
     has_plan = do_part<S::kCluster>(call, Producer<S>(call, page_tokens, shared));
   }
   if (!has_plan && blockIdx.y == 0) poison(call);
-  ptx::sync_cluster();  // the other one may still send scores here, and hand some back
 }
 
 }  // namespace steady::cuda::sm90::pair
