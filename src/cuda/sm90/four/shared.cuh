@@ -32,8 +32,8 @@ struct Share {
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
   /// Heads of each warp that makes them, and how many do.
   static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
-  /// As many as there is room for.
-  static constexpr uint32_t kBuffers = kHeads == 32 ? 5 : kHeads == 24 ? 6 : kHeads == 16 ? 7 : 8;
+  /// As many as there is room for, but where fewer take less time.
+  static constexpr uint32_t kBuffers = kHeads == 24 || kHeads == 8 ? 6 : 5;
   static_assert(kBuffers >= kScorers);
 };
 
