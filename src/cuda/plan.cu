@@ -142,7 +142,9 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
     *tables.plan.header = header;
     if (kind == 0) *tables.layer = 0;
   }
-  __threadfence();  // a grid that begins when this one has ended may read it without waiting
+  // A grid that begins when this one has ended may read all this without waiting, which is why plan
+  // must not let the next grid begin before.
+  __threadfence();
 }
 
 }  // namespace

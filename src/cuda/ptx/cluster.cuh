@@ -16,7 +16,7 @@ __device__ inline int cluster_rank() {
 }
 
 /// All threads of all blocks of the cluster have come here. Relaxed, because a release costs a
-/// fence of the whole device.
+/// fence of the whole device: what they sent each other before may still be on its way.
 __device__ inline void sync_cluster() {
   asm volatile(
       "barrier.cluster.arrive.relaxed.aligned;\n"
@@ -38,7 +38,8 @@ __device__ inline Remote in_block(const void* shared, int rank) {
 __device__ inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
 
 /// One arrival at another block's barrier. What this thread read before may then be overwritten. No
-/// release to the cluster: that costs a fence of the whole device, and nothing was written.
+/// release to the cluster: that costs a fence of the whole device, and nothing was written. The
+/// other block must still be there when it arrives.
 __device__ inline void arrive(Remote barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier.address) : "memory");
 }

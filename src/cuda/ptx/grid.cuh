@@ -34,8 +34,9 @@ __device__ inline uint32_t zero() {
 /// Keeps the compiler from moving loads and stores across.
 __device__ inline void keep_order() { asm volatile("" ::: "memory"); }
 
-/// Waits until all that was launched before in the stream is over and seen. Needed first of all
-/// where the launch allowed to begin earlier.
+/// Waits until all that was launched before in the stream is over and seen. Where the launch
+/// allowed to begin earlier, each thread waits before it touches what earlier grids may still read
+/// or write.
 __device__ inline void wait_for_earlier_grids() {
   asm volatile("griddepcontrol.wait;" ::: "memory");
 }

@@ -45,7 +45,8 @@ const Variant& variant_of(int cluster, int heads) {
 }
 
 /// A launch, in clusters if need be, that may begin while the grid before it in the stream ends:
-/// what it does before wait_for_earlier_grids() touches nothing but its own shared memory.
+/// until wait_for_earlier_grids() it reads the plan and touches its own shared memory, nothing
+/// else.
 struct Launch {
   Launch(const Variant& variant, int parts, int groups, cudaStream_t stream) {
     attributes[0].id = cudaLaunchAttributeClusterDimension;

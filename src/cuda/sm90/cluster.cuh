@@ -104,7 +104,7 @@ template <int kCluster, class Role>
 __device__ bool do_part(const LayerCall& call, Role role) {
   touch_parameters(call);
   const PartRange part = read_plan(&call.tables.plan.parts[ptx::block_number() / kCluster]);
-  const bool has_plan = is_planned(call);
+  const bool has_plan = planned_early(call);
   // No other block of the cluster goes on without tiles, either.
   if (has_plan && before(part.begin, part.end)) {
     role.part(part);

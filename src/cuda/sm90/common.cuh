@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the ways to attend on Hopper have in common: how vectors lie in shared memory, heads in the
-// rows of products where they are rows, and how buffers are handed over.
+// What the ways to attend on Hopper have in common: how the plan is read, how vectors lie in shared
+// memory, heads in the rows of products where they are rows, and how buffers are handed over.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -44,16 +44,16 @@ __device__ T read_plan(const T* from) {
   return result;
 }
 
-/// Whether the workspace holds this engine's plan for this batch. What else read_plan() reads may
-/// be garbage until this is known, but it is there to be read.
-__device__ inline bool is_planned(const LayerCall& call) {
+/// planned(), before earlier grids are waited for. What else read_plan() reads may be garbage until
+/// this is known, but it is there to be read.
+__device__ inline bool planned_early(const LayerCall& call) {
   const PlanHeader& header = *call.tables.plan.header;
   const uint64_t seal = read_plan(&header.seal);
   const int32_t batch = read_plan(&header.batch);
   return seal == call.seal && batch == call.layer.batch;
 }
 
-/// Has the parameters brought into the cache for constants, a line of 64 bytes after the other.
+/// Has the parameters brought into the cache for constants, by a word of every 64 bytes.
 __device__ inline void touch_parameters(const LayerCall& call) {
   const auto* const words = reinterpret_cast<const uint32_t*>(&call);
 #pragma unroll

@@ -52,7 +52,7 @@ __device__ void merge_row(const LayerCall& call, const RowPlan& plan, int row, i
 __global__ void __launch_bounds__(kMergeThreads)
     merge_kernel(const __grid_constant__ LayerCall call, Look look) {
   ptx::let_next_grid_begin();
-  const bool has_plan = is_planned(call);
+  const bool has_plan = planned_early(call);
   const int split_count = read_plan(&call.tables.plan.header->split_count);
   ptx::wait_for_earlier_grids();
   if (!has_plan) return;

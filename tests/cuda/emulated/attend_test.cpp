@@ -251,10 +251,11 @@ TEST(EmulatedHopper, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {
       inputs.reveal();
     });
     EXPECT_TRUE(run(inputs, kJoined, kernel) == answer) << testing::PrintToString(kernel);
+    ASSERT_TRUE(emulated::earlier_grids.are_over());
   }
 }
 
-/// Fours have fewer buffers for many heads, and other makers.
+/// Fours have other buffers and other makers for other numbers of heads.
 TEST(EmulatedHopper, LongRowsOfManyHeadsInClustersOfFourAreRight) {
   for (const int heads : {12, 20, 28}) {  // in groups of up to 16, 24 and 32
     const Inputs inputs(heads, 640, 300, STEADY_CACHE_FP8);

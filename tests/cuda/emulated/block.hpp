@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "tests/cuda/emulated/earlier_grids.hpp"
+
 // What nvcc and its headers would know.
 inline thread_local uint3 threadIdx = {}, blockIdx = {};
 inline thread_local dim3 blockDim, gridDim;
@@ -59,15 +61,18 @@ struct Block;
 struct Cluster {
   NamedBarrier barrier;
   std::vector<std::unique_ptr<Block>> blocks;
+  std::atomic<bool> fails = false;
 };
 
 struct Block {
   static constexpr size_t kAlignment = 1024;
   explicit Block(const cudaLaunchConfig_t& config)
-      : memory(config.dynamicSmemBytes + kAlignment, 0xff),
+      : running(static_cast<int>(config.blockDim.x)),
+        memory(config.dynamicSmemBytes + kAlignment, 0xff),
         shared(memory.data() + -reinterpret_cast<uintptr_t>(memory.data()) % kAlignment),
         warps(std::make_unique<Warp[]>(config.blockDim.x / kWarpThreads)) {}
 
+  std::atomic<int> running;  // of its threads; without any it is gone
   std::vector<uint8_t> memory;
   uint8_t* shared;
   NamedBarrier barriers[kMaxNamedBarriers];
@@ -109,7 +114,16 @@ inline unsigned cluster_size(const cudaLaunchConfig_t& config) {
   return size;
 }
 
-/// Runs `kernel` as a launch of `config` would, cluster after cluster.
+/// Whether a grid may begin before the ones in front of it have ended.
+inline bool begins_early(const cudaLaunchConfig_t& config) {
+  return std::any_of(config.attrs, config.attrs + config.numAttrs, [](const auto& attribute) {
+    return attribute.id == cudaLaunchAttributeProgrammaticStreamSerialization &&
+           attribute.val.programmaticStreamSerializationAllowed != 0;
+  });
+}
+
+/// Runs `kernel` as a launch of `config` would, cluster after cluster. It fails if a thread does
+/// not wait for earlier grids that may still run, or if something is sent to a block that is gone.
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                    Arguments&&... arguments) {
@@ -130,8 +144,12 @@ cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters..
           blockDim = config->blockDim;
           gridDim = config->gridDim;
           kernel(arguments...);
+          if (begins_early(*config) && !EarlierGrids::this_thread_has_waited) here.fails = true;
+          --block->running;
         });
       }
+      threads.clear();
+      if (here.fails) return cudaErrorLaunchFailure;
     }
   }
   return cudaSuccess;

@@ -13,10 +13,14 @@ class EarlierGrids {
  public:
   /// What they still do.
   void leave(std::function<void()> rest) { rest_ = std::move(rest); }
+  bool are_over() const { return !rest_; }
   void wait() {
+    this_thread_has_waited = true;
     const std::lock_guard lock(mutex_);
     if (rest_) std::exchange(rest_, nullptr)();
   }
+
+  static inline thread_local bool this_thread_has_waited = false;
 
  private:
   std::mutex mutex_;

@@ -32,7 +32,7 @@ struct Share {
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
   /// Heads of each warp that makes them, and how many do.
   static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
-  /// As many as there is room for, but where fewer take less time.
+  /// As many as there is room for, but where fewer take less time; why is not known.
   static constexpr uint32_t kBuffers = kHeads == 24 || kHeads == 8 ? 6 : 5;
   static_assert(kBuffers >= kScorers);
 };

@@ -2,6 +2,9 @@
 // src/cuda/ptx/cluster.cuh, for the host: what is stored asynchronously is there at once.
 #pragma once
 
+#include <chrono>
+#include <thread>
+
 #include "cuda/ptx/barrier.cuh"
 
 namespace steady::cuda::ptx {
@@ -23,8 +26,20 @@ inline Remote in_block(const void* shared, int rank) {
 }
 inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
 
-inline uint64_t* barrier_at(Remote remote) { return reinterpret_cast<uint64_t*>(remote.address); }
-inline void arrive(Remote barrier) { change(barrier_at(barrier), 1, 0); }
+/// Of a block that is not gone.
+inline uint64_t* barrier_at(Remote remote) {
+  for (const auto& block : emulated::cluster->blocks) {
+    const auto offset = remote.address - block->shared;
+    if (offset >= 0 && offset < static_cast<ptrdiff_t>(block->memory.size()) && block->running == 0)
+      emulated::cluster->fails = true;
+  }
+  return reinterpret_cast<uint64_t*>(remote.address);
+}
+/// On its way for a while.
+inline void arrive(Remote barrier) {
+  std::this_thread::sleep_for(std::chrono::microseconds(200));
+  change(barrier_at(barrier), 1, 0);
+}
 inline void arrive_and_expect(uint64_t* barrier, int bytes) { change(barrier, 1, bytes); }
 template <class T>
 void store_async(Remote to, const T& values, Remote barrier) {

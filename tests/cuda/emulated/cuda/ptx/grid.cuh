@@ -3,7 +3,6 @@
 #pragma once
 
 #include "cuda/ptx/barrier.cuh"
-#include "tests/cuda/emulated/earlier_grids.hpp"
 
 namespace steady::cuda::ptx {
 
