@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   prepare(call, shared);
   ptx::let_next_grid_begin();
   touch_parameters(call);
-  const PartRange range = read_plan(&call.tables.plan.parts[own_part()]);
+  const PartRange range = read_plan(&call.tables.plan.parts[ptx::block_number()]);
   const bool has_plan = planned_early(call);
   if (!has_plan || !before(range.begin, range.end)) {
     ptx::wait_for_earlier_grids();

@@ -166,7 +166,4 @@ struct NamedBarriers {
   static constexpr int kWeigher = 1;  // and the next one
 };
 
-/// The part of this block.
-__device__ inline int own_part() { return ptx::block_number(); }
-
 }  // namespace steady::cuda::sm90::block

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// src/cuda/ptx/cluster.cuh, for the host: what is stored asynchronously is there at once.
+// src/cuda/ptx/cluster.cuh, for the host: what is stored asynchronously is there at once,
+// arrivals take a while, and a launch fails in which either finds its block gone.
 #pragma once
 
 #include <chrono>
