@@ -38,8 +38,9 @@ std::string demangled(const std::string& name) {
 std::string short_name(const std::string& mangled) {
   const std::string name = demangled(mangled);
   std::smatch found;
-  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+>)?))")) ? found.str(1)
-                                                                               : name;
+  return std::regex_search(name, found, std::regex(R"((\w+_kernel(<\d+(, \d+)?>)?))"))
+             ? found.str(1)
+             : name;
 }
 
 /// What a launch adds, for a cache of FP8; a cache of BF16 takes more.
@@ -56,8 +57,12 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     bytes["block_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(1, heads);
   for (const int heads : {32, 64})
     bytes["pair_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(2, heads);
-  for (const int heads : {8, 16, 24, 32})
-    bytes["four_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(4, heads);
+  const auto by_columns = [&](int cluster, int heads) {
+    bytes["columns_kernel<" + std::to_string(cluster) + ", " + std::to_string(heads) + ">"] =
+        sm90::shared_bytes(cluster, heads);
+  };
+  for (const int heads : {8, 16}) by_columns(2, heads);
+  for (const int heads : {8, 16, 24, 32}) by_columns(4, heads);
 #endif
   return bytes;
 }

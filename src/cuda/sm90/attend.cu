@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. Chooses
-// between fours and pairs of blocks that share a row's values and blocks that have whole vectors,
-// and launches them.
+// between fours and pairs of blocks that share a row's values, with heads as columns or as rows of
+// products, and blocks that have whole vectors, and launches them.
 #include "cuda/sm90/attend.hpp"
 
 #include <algorithm>
 #include <limits>
 
 #include "cuda/sm90/block/attend.cuh"
-#include "cuda/sm90/four/attend.cuh"
+#include "cuda/sm90/columns/attend.cuh"
 #include "cuda/sm90/pair/attend.cuh"
 
 namespace steady::cuda::sm90 {
@@ -29,14 +29,17 @@ constexpr Variant in_pair() {
   return {kHeads, 2, kThreads, pair::pair_kernel<kHeads>,
           sizeof(pair::Shared<pair::Share<kHeads>>)};
 }
-template <int kHeads>
-constexpr Variant in_four() {
-  return {kHeads, 4, four::kThreads, four::four_kernel<kHeads>,
-          sizeof(four::Shared<four::Share<kHeads>>)};
+template <int kCluster, int kHeads>
+constexpr Variant in_columns() {
+  return {kHeads, kCluster, columns::kThreads, columns::columns_kernel<kCluster, kHeads>,
+          sizeof(columns::Shared<columns::Share<kCluster, kHeads>>)};
 }
 
-constexpr Variant kVariants[] = {in_block<32>(), in_block<64>(), in_pair<32>(), in_pair<64>(),
-                                 in_four<8>(),   in_four<16>(),  in_four<24>(), in_four<32>()};
+/// Of each cluster size the smallest that has room for the heads is used.
+constexpr Variant kVariants[] = {in_block<32>(),      in_block<64>(),      in_columns<2, 8>(),
+                                 in_columns<2, 16>(), in_pair<32>(),       in_pair<64>(),
+                                 in_columns<4, 8>(),  in_columns<4, 16>(), in_columns<4, 24>(),
+                                 in_columns<4, 32>()};
 
 const Variant& variant_of(int cluster, int heads) {
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
@@ -95,12 +98,16 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   struct Grain {
     int heads, cluster;
   };
-  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {32, 4}, {24, 4}, {16, 4}, {8, 4}};
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {16, 2}, {32, 4}, {24, 4}, {16, 4}, {8, 4}};
   const int large_groups = groups_of(shape.heads, 64);
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
-  // Rows that pairs do not do in one round: blocks take less time. Rows and not units, because few
-  // rows may be shorter than they could be, and then each of them would have one block alone.
-  if (int64_t{rows} * large_groups > room.pairs && has_short_pages(shape))
+  // Rows that pairs do not do in one round: blocks take less time, unless heads are so few that
+  // they are columns in pairs and rows so long that their beginning and end are little of them.
+  // Rows and not units, because few rows may be shorter than they could be, and then each of them
+  // would have one block alone.
+  constexpr int kPairColumns = 16, kShortRow = 256;
+  const bool pairs_are_fast = shape.heads <= kPairColumns && shape.longest_row() > kShortRow;
+  if (int64_t{rows} * large_groups > room.pairs && !pairs_are_fast && has_short_pages(shape))
     return {1, large_groups, even_parts(units, limits.parts)};
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {

@@ -41,10 +41,11 @@ struct Answer {
 };
 
 /// One kernel and how many heads its blocks do together; of Hopper's, how many share a row: one has
-/// whole vectors.
+/// whole vectors. Of two, those with up to sixteen heads do them as columns.
 struct Kernel {
   int cluster;  // kPortable: not Hopper's
   int heads;
+  int more_than = 0;  // heads, or another kernel would do them
   static constexpr int kPortable = 0;
 };
 
@@ -88,6 +89,7 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<float> outs(states.size() * kHeadDim, NAN);
   int32_t layers = 0;
   const int groups = (heads + kernel.heads - 1) / kernel.heads;
+  EXPECT_GT(sm90::group_heads(heads, groups), kernel.more_than);
   constexpr int kMostRows = 64;  // of products, in a block
   std::vector<float> kept(
       size_t{1} * limits.parts * std::max(kernel.cluster, 1) * groups * kMostRows * kHeadDim, NAN);
@@ -152,15 +154,21 @@ constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit 
 /// As many parts as rows and more; all rows of several units split.
 constexpr PlanLimits kFinelySplit = {5, 40, 64, 16}, kAllSplit = {5, 0, 64, 16, 40};
 
-class Emulated : public testing::TestWithParam<Kernel> {};
+/// With heads as rows of products.
+constexpr Kernel kPair32 = {2, 32, 16}, kPair64 = {2, 64, 32};
+
+struct Emulated : testing::TestWithParam<Kernel> {
+  /// As many, and those that it takes for the kernel to be asked.
+  static int heads(int heads) { return GetParam().more_than + heads; }
+};
 
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{Kernel::kPortable, 16}));
 INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
-                         testing::Values(Kernel{1, 8}, Kernel{1, 64}, Kernel{2, 32}, Kernel{2, 64},
-                                         Kernel{4, 8}));
+                         testing::Values(Kernel{1, 8}, Kernel{1, 64}, Kernel{2, 16}, Kernel{4, 8},
+                                         kPair32, kPair64));
 
 TEST_P(Emulated, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
-  const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
+  const Inputs inputs(heads(11), 70, 90, STEADY_CACHE_FP8);
   void (*const spoilers[])(PlanHeader*) = {
       [](PlanHeader* header) { header->batch = kRows - 1; },
       [](PlanHeader* header) { header->batch = kRows + 1; },
@@ -174,31 +182,31 @@ TEST_P(Emulated, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
 }
 
 TEST_P(Emulated, AnswersAreTheOracles) {
-  const Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
+  const Inputs inputs(heads(11), 70, 90, STEADY_CACHE_FP8);
   expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
 }
 
 /// Scores so far apart that the largest one of a later tile leaves those before without weight.
 TEST_P(Emulated, ScoresThatRiseFarAreRight) {
   for (const float softmax_scale : {1.5f, -1.5f, 1e9f, 1e30f}) {
-    const Inputs inputs(11, 150, 260, STEADY_CACHE_FP8, 0, softmax_scale);
+    const Inputs inputs(heads(11), 150, 260, STEADY_CACHE_FP8, 0, softmax_scale);
     expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
   }
 }
 
 /// Units of many tiles, so that every ring of buffers is gone around, by all its lengths.
 TEST_P(Emulated, LongRowsAreRight) {
-  const Inputs inputs(7, 1152, 640, STEADY_CACHE_FP8);
+  const Inputs inputs(heads(7), 1152, 640, STEADY_CACHE_FP8);
   expect_close(run(inputs, {1, 40, 1152, 16}, GetParam()), oracle(inputs));
 }
 
 TEST_P(Emulated, PoolsOfBf16AndAtOddAddressesAreReadAsWell) {
-  const Inputs inputs(3, 40, 45, STEADY_CACHE_BF16, 2);
+  const Inputs inputs(heads(3), 40, 45, STEADY_CACHE_BF16, 2);
   expect_close(run(inputs, kWhole, GetParam()), oracle(inputs));
 }
 
 TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
-  const Inputs inputs(3, 70, 110, STEADY_CACHE_FP8);
+  const Inputs inputs(heads(3), 70, 110, STEADY_CACHE_FP8);
   const Answer joined = run(inputs, kJoined, GetParam());
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kSplit, GetParam()) == joined);
@@ -217,10 +225,10 @@ TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {
 TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBlocksOfACluster) {
   for (const float softmax_scale : {0.05f, 0.5f}) {  // the second moves some heads' references
     const Inputs inputs(50, 70, 40, STEADY_CACHE_FP8, 0, softmax_scale);
-    const Answer by_64 = run(inputs, kWhole, {2, 64});
+    const Answer by_64 = run(inputs, kWhole, kPair64);
     expect_close(by_64, oracle(inputs));
     for (const Kernel kernel :
-         {Kernel{1, 64}, Kernel{1, 16}, Kernel{2, 32}, Kernel{4, 32}, Kernel{4, 16}}) {
+         {Kernel{1, 64}, Kernel{1, 16}, kPair32, Kernel{2, 16}, Kernel{4, 32}, Kernel{4, 16}}) {
       EXPECT_TRUE(run(inputs, kWhole, kernel) == by_64) << testing::PrintToString(kernel);
     }
   }
@@ -228,12 +236,13 @@ TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBloc
 
 TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
   const Inputs inputs(40, 100, 60, STEADY_CACHE_FP8, 0, 0.5f);
-  const Answer joined = run(inputs, kJoined, {2, 64});
+  const Answer joined = run(inputs, kJoined, kPair64);
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kJoined, {1, 64}) == joined);
   EXPECT_TRUE(run(inputs, kSplit, {1, 32}) == joined);
+  EXPECT_TRUE(run(inputs, kJoined, {2, 16}) == joined);
   EXPECT_TRUE(run(inputs, kJoined, {4, 24}) == joined);
-  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 16}}) {
+  for (const Kernel kernel : {Kernel{1, 64}, kPair32, Kernel{2, 16}, Kernel{4, 16}}) {
     const Answer all_split = run(inputs, kAllSplit, kernel);
     EXPECT_EQ(all_split.split_rows, 2);  // the empty row has one unit
     EXPECT_TRUE(all_split == joined) << testing::PrintToString(kernel);
@@ -242,8 +251,8 @@ TEST(EmulatedHopper, BitsOfJoinedAndSplitUnitsAreThoseOfClusters) {
 
 /// A grid may begin before those in front of it in the stream have ended.
 TEST(EmulatedHopper, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {
-  Inputs inputs(11, 70, 90, STEADY_CACHE_FP8);
-  for (const Kernel kernel : {Kernel{1, 64}, Kernel{2, 32}, Kernel{4, 16}}) {
+  Inputs inputs(17, 70, 90, STEADY_CACHE_FP8);
+  for (const Kernel kernel : {Kernel{1, 64}, kPair32, Kernel{2, 16}, Kernel{4, 24}}) {
     const Answer answer = run(inputs, kJoined, kernel);
     inputs.hide();
     emulated::earlier_grids.leave([&] {
@@ -255,45 +264,51 @@ TEST(EmulatedHopper, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {
   }
 }
 
-/// Fours have other buffers and other makers for other numbers of heads.
-TEST(EmulatedHopper, LongRowsOfManyHeadsInClustersOfFourAreRight) {
+/// With heads as columns there are other buffers and other makers for other numbers of heads.
+TEST(EmulatedHopper, LongRowsOfManyHeadsAsColumnsAreRight) {
   for (const int heads : {12, 20, 28}) {  // in groups of up to 16, 24 and 32
     const Inputs inputs(heads, 640, 300, STEADY_CACHE_FP8);
-    expect_close(run(inputs, {1, 40, 1152, 16}, {4, 32}), oracle(inputs));
+    const Answer answer = oracle(inputs);
+    expect_close(run(inputs, {1, 40, 1152, 16}, {4, 32}), answer);
+    if (heads <= 16) expect_close(run(inputs, {1, 40, 1152, 16}, {2, 16}), answer);
   }
 }
 
 TEST(EmulatedHopper, AScaleAboveThePlainOnesGivesTheSameBits) {
-  Inputs inputs(8, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
+  Inputs inputs(17, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
   for (int group = 0; group < 7; group += 3) inputs.first_token(0, true)[group] = 135;
-  const Answer in_pairs = run(inputs, kWhole, {2, 32});
+  const Answer in_pairs = run(inputs, kWhole, kPair32);
   expect_close(in_pairs, oracle(inputs));
-  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 8}})
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 16}, Kernel{4, 24}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
 TEST(EmulatedHopper, ANaNCodeSpoilsTheSameRowsAsInPairs) {
-  Inputs inputs(8, 150, 70, STEADY_CACHE_FP8);
+  constexpr int kHeads = 17;
+  Inputs inputs(kHeads, 150, 70, STEADY_CACHE_FP8);
   inputs.first_token(2, false)[400] = 0xff;
-  const Answer in_pairs = run(inputs, kWhole, {2, 32}), in_fours = run(inputs, kWhole, {4, 8});
-  int spoiled = 0;
-  for (size_t i = 0; i < in_pairs.out.size(); ++i) {
-    const bool nan = std::isnan(float_from_bf16(in_pairs.out[i]));
-    spoiled += nan;
-    if (nan) {
-      ASSERT_TRUE(std::isnan(float_from_bf16(in_fours.out[i]))) << i;
-    } else {
-      ASSERT_EQ(in_fours.out[i], in_pairs.out[i]) << i;
+  const Answer in_pairs = run(inputs, kWhole, kPair32);
+  for (const Kernel kernel : {Kernel{2, 16}, Kernel{4, 24}}) {
+    const Answer by_columns = run(inputs, kWhole, kernel);
+    int spoiled = 0;
+    for (size_t i = 0; i < in_pairs.out.size(); ++i) {
+      const bool nan = std::isnan(float_from_bf16(in_pairs.out[i]));
+      spoiled += nan;
+      if (nan) {
+        ASSERT_TRUE(std::isnan(float_from_bf16(by_columns.out[i]))) << i;
+      } else {
+        ASSERT_EQ(by_columns.out[i], in_pairs.out[i]) << i;
+      }
     }
+    EXPECT_GE(spoiled, kHeads * kHeadDim);
   }
-  EXPECT_GE(spoiled, 8 * kHeadDim);
 }
 
 TEST(EmulatedHopper, QueriesAtOddAddressesGiveTheSameBits) {
-  Inputs inputs(8, 70, 90, STEADY_CACHE_FP8);
-  const Answer aligned = run(inputs, kWhole, {4, 8});
+  Inputs inputs(17, 70, 90, STEADY_CACHE_FP8);
+  const Answer aligned = run(inputs, kWhole, {4, 24});
   inputs.move_queries();
-  for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 32}, Kernel{4, 8}})
+  for (const Kernel kernel : {Kernel{1, 32}, kPair32, Kernel{2, 16}, Kernel{4, 24}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == aligned) << testing::PrintToString(kernel);
 }
 
@@ -301,22 +316,22 @@ TEST(EmulatedHopper, QueriesAtOddAddressesGiveTheSameBits) {
 TEST(EmulatedHopper, BitsOfScoresBeyondAllReferencesAreThoseOfClusters) {
   Inputs inputs(24, 130, 70, STEADY_CACHE_FP8, 0, 1e37f);
   inputs.leave_two_tokens();
-  const Answer in_pairs = run(inputs, kWhole, {2, 32});
+  const Answer in_pairs = run(inputs, kWhole, kPair32);
   EXPECT_GT(std::count_if(in_pairs.lse.begin(), in_pairs.lse.begin() + 24,
                           [](float lse) { return std::isfinite(lse); }),
             8);
-  for (const Kernel kernel : {Kernel{1, 32}, Kernel{4, 24}})
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 16}, Kernel{4, 24}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
 /// More units in a part than any ring holds.
 TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
-  const Inputs inputs(3, 1152, 640, STEADY_CACHE_FP8);
+  const Inputs inputs(17, 1152, 640, STEADY_CACHE_FP8);
   constexpr PlanLimits kManyUnits = {1, 0, 64, 32};
-  const Answer in_clusters = run(inputs, kManyUnits, {2, 32});
-  expect_close(in_clusters, oracle(inputs));
-  EXPECT_TRUE(run(inputs, kManyUnits, {1, 32}) == in_clusters);
-  EXPECT_TRUE(run(inputs, kManyUnits, {4, 8}) == in_clusters);
+  const Answer in_pairs = run(inputs, kManyUnits, kPair32);
+  expect_close(in_pairs, oracle(inputs));
+  for (const Kernel kernel : {Kernel{1, 32}, Kernel{2, 16}, Kernel{4, 24}})
+    EXPECT_TRUE(run(inputs, kManyUnits, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
 TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
@@ -340,6 +355,14 @@ TEST(EmulatedHopper, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(64, 16), (Is{4, 32, 16}));
   EXPECT_EQ(spread(64, 8), (Is{4, 16, 8}));
   EXPECT_EQ(spread(64, 8, 512, 64, 31), (Is{4, 24, 8}));
+  EXPECT_EQ(spread(64, 16, 512, 64, 31), (Is{2, 16, 16}));
+  EXPECT_EQ(spread(128, 8, 512, 64, 31), (Is{2, 16, 8}));
+  EXPECT_EQ(spread(16, 66), (Is{2, 16, 66}));
+  EXPECT_EQ(spread(16, 67), (Is{2, 16, 66}));   // in two rounds
+  EXPECT_EQ(spread(16, 256), (Is{2, 16, 64}));  // in four
+  EXPECT_EQ(spread(17, 67), (Is{1, 24, 67}));
+  EXPECT_EQ(spread(16, 67, 128), (Is{1, 16, 67}));  // short rows
+  EXPECT_EQ(spread(16, 67, 129), (Is{2, 16, 66}));
   EXPECT_EQ(spread(64, 1), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 1, 8192), (Is{4, 16, 8}));  // eight units
   EXPECT_EQ(spread(64, 8, 8192), (Is{2, 64, 64}));

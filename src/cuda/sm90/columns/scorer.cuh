@@ -6,9 +6,9 @@
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/four/shared.cuh"
+#include "cuda/sm90/columns/shared.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 template <class S>
 class Scorer {
@@ -22,8 +22,9 @@ class Scorer {
         heads_(heads_here(call)),
         tile_(call),
         scores_(
-            ptx::in_block(&shared.scores[0][rank_][0][8 * warp() + lane() / 4], lane() % kCluster)),
-        scores_full_(ptx::in_block(shared.scores_full, lane() % kCluster)),
+            ptx::in_block(&shared.scores[0][rank_][lane() % S::kQuarters][8 * warp() + lane() / 4],
+                          maker_rank())),
+        scores_full_(ptx::in_block(shared.scores_full, maker_rank())),
         next_(team) {}
 
   /// All tiles of a part that has some.
@@ -49,36 +50,53 @@ class Scorer {
   }
 
  private:
-  /// Of products, over the quarter of a vector that this block has. Products cut off what is small
-  /// beside the sum so far: quarters are summed apart.
+  /// Of products, over a quarter of a vector.
   struct Sums {
     float at[S::kHeads / 2];
   };
+  /// Over those that this block has.
+  using Quarters = Sums[S::kQuarters];
 
   /// The tile `from` tokens further on than the cursor's.
   __device__ void score(int from) {
     raw_.wait_full(shared_.raw_full);
-    buffer_.wait_empty(shared_.values_empty);
-    const Raw& raw = shared_.raw[raw_.index];
-    if (thread() == 0) shared_.named[buffer_.index] = raw.named;
+    const Raw<S>& raw = shared_.raw[raw_.index];
     // By the lane that will hand the buffer over.
     const bool slow = __any_sync(~0u, lane() == 0 && raw.slow != 0);
-    Sums sums;
-    if (slow || !score_plain(raw, &sums)) [[unlikely]] {
+    Quarters sums;
+    if (slow || !S::kFewBuffers) wait_for_place(raw);
+    if (slow || !score_plain(raw, sums)) [[unlikely]] {
       make_bf16(raw, from);
-      multiply(&sums);
+      multiply(sums);
     }
     send(sums);
     hand_over(&shared_.values_full[buffer_.index]);
     hand_over(&shared_.raw_empty[raw_.index]);
   }
 
+  /// Waits until the tile's values have a place. Where buffers are few that is when the first ones
+  /// are there, not before.
+  __device__ void wait_for_place(const Raw<S>& raw) {
+    buffer_.wait_empty(shared_.values_empty);
+    if (thread() == 0) shared_.named[buffer_.index] = raw.named;
+  }
+
   static constexpr int kAllThreads = kScorers * kGroupThreads;
   static constexpr int kBlockSteps = kBlockDims / 16;  // of products
+  using Operand = ptx::Fragment[kBlockSteps];          // tokens by a block's values
+  static constexpr int kOwnBlocks = S::kOwnBlocks, kOwnDims = S::kOwnDims;
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
+  /// Of the block that makes the weights of this lane's heads.
+  __device__ static int maker_rank() { return lane() % 4 / S::kQuarters; }
+  __device__ static bool begins_quarter(int block, int step) {
+    return block % S::kQuarterBlocks == 0 && step == 0;
+  }
+  __device__ static void pin(Quarters& sums) {
+    for (Sums& quarter : sums) ptx::pin(quarter.at);
+  }
   __device__ int thread_of_all() const { return team_ * kGroupThreads + thread(); }
   __device__ static void sync_all() { ptx::sync(NamedBarriers::kScorers, kAllThreads); }
 
@@ -87,7 +105,7 @@ class Scorer {
     queries_ ^= 1;
     ptx::wait_copies();
     for_queries(queries_, [&](int, int block, Chunk& first, Chunk& second) {
-      if (!is_last_block(block)) permute(first, second);
+      if (!is_last_block<S>(block)) permute(first, second);
     });
     ptx::fence_shared_writes();
     sync_all();  // all have theirs there, and nobody needs the last row's
@@ -128,8 +146,8 @@ class Scorer {
   }
 
   /// sums = tokens · q, over the values that this block shares, of tokens in bf16.
-  __device__ void multiply(Sums* sums) {
-    ptx::pin(sums->at);
+  __device__ void multiply(Quarters& sums) {
+    pin(sums);
     ptx::begin_products();
     const auto tokens = ptx::uniform(ptx::describe_operand(shared_.values[buffer_.index]));
 #pragma unroll
@@ -138,32 +156,37 @@ class Scorer {
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const uint32_t bytes = 16 * step * sizeof(uint16_t);
-        ptx::multiply_add<S::kHeads>(sums->at, ptx::advance(tokens, block * sizeof(Block) + bytes),
-                                     ptx::advance(q, bytes), block > 0 || step > 0);
+        ptx::multiply_add<S::kHeads>(sums[block / S::kQuarterBlocks].at,
+                                     ptx::advance(tokens, block * sizeof(Block) + bytes),
+                                     ptx::advance(q, bytes), !begins_quarter(block, step));
       }
     }
     ptx::commit_products();
     ptx::wait_products<0>();
-    ptx::pin(sums->at);
+    pin(sums);
   }
 
   /// Begins to add the products over one block's values, from registers.
-  __device__ void begin_products(const ptx::Fragment (&tokens)[kBlockSteps], int block,
-                                 Sums* sums) const {
+  __device__ void begin_products(const Operand& tokens, int block, Quarters& sums) const {
     const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
     ptx::begin_products();
 #pragma unroll
     for (int step = 0; step < kBlockSteps; ++step) {
-      ptx::multiply_add<S::kHeads>(sums->at, tokens[step],
+      ptx::multiply_add<S::kHeads>(sums[block / S::kQuarterBlocks].at, tokens[step],
                                    ptx::advance(q, 16 * step * sizeof(uint16_t)),
-                                   block > 0 || step > 0);
+                                   !begins_quarter(block, step));
     }
     ptx::commit_products();
   }
 
+  __device__ static void keep(const Operand& operand) {
+#pragma unroll
+    for (const ptx::Fragment& fragment : operand) ptx::keep(fragment);
+  }
+
   /// sums = tokens · q, of a tile as it lies in pages, whose values it leaves for the weigher.
   /// False if it is not what most are, FP8 without NaN and with scales that are not large.
-  __device__ bool score_plain(const Raw& raw, Sums* sums) {
+  __device__ bool score_plain(const Raw<S>& raw, Quarters& sums) {
     const int lane = this->lane(), token = 16 * warp() + lane / 4;
     // Lanes give the lines of matrices to be loaded and stored: those of this warp's upper rows, of
     // the lower ones, then both a chunk further on.
@@ -172,12 +195,16 @@ class Scorer {
     const auto to = reinterpret_cast<uintptr_t>(shared_.values[buffer_.index][0].at(line, chunk));
     const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
     plain::NanFinder nan;
-    ptx::Fragment tokens[kOwnBlocks][kBlockSteps];
-    ptx::pin(sums->at);
+    Operand tokens[2];
+    pin(sums);
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) {
-      auto& of_block = tokens[block];
-      if (is_last_block(block)) {
+      auto& of_block = tokens[block % 2];
+      if (block >= 2) {
+        ptx::wait_products<1>();
+        keep(of_block);
+      }
+      if (is_last_block<S>(block)) {
 #pragma unroll
         for (int step = 0; step < kBlockSteps; ++step) {
           ptx::load_matrices(of_block[step].at,
@@ -200,6 +227,7 @@ class Scorer {
         }
       }
       begin_products(of_block, block, sums);
+      if (S::kFewBuffers && block == 0) wait_for_place(raw);
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const auto& at = of_block[step].at;
@@ -212,26 +240,22 @@ class Scorer {
         nan.found() || (plain::large_scales(upper) | plain::large_scales(lower)) != 0;
     const bool any_other = ptx::sync_any(NamedBarriers::kScorer + team_, kGroupThreads, other);
     ptx::wait_products<0>();
-#pragma unroll
-    for (const auto& of_block : tokens) {
-#pragma unroll
-      for (const ptx::Fragment& fragment : of_block) ptx::keep(fragment);
-    }
-    ptx::pin(sums->at);
+    for (const auto& of_block : tokens) keep(of_block);
+    pin(sums);
     return !any_other;
   }
 
   /// Scale bytes of the own blocks, without the one that means nothing.
   __device__ uint32_t own_scales(uint32_t scales) const {
-    const uint32_t own = scales >> (8 * (rank_ * kOwnBlocks % 4)) & 0xffff;
-    return is_last_block(kOwnBlocks - 1) ? own & 0xff : own;
+    constexpr uint32_t kOwn = ~0u >> (32 - 8 * kOwnBlocks);
+    const uint32_t own = scales >> (8 * (rank_ * kOwnBlocks % 4));
+    return own & (is_last_block<S>(kOwnBlocks - 1) ? kOwn >> 8 : kOwn);
   }
 
   /// Makes a tile's values in whatever way it takes, the tile `from` tokens further on than the
   /// cursor's: each warp its own tokens, of which two lanes share one.
-  __device__ void make_bf16(const Raw& raw, int from) {
-    static_assert(kOwnBlocks == 2);
-    const int line = 16 * warp() + lane() / 2, block = thread() % 2;
+  __device__ void make_bf16(const Raw<S>& raw, int from) {
+    const int line = 16 * warp() + lane() / 2;
     unsigned long long all_named = lane() == 0 ? raw.named : 0;
     all_named = __shfl_sync(~0u, all_named, 0);
     const bool named = (all_named >> line & 1) != 0;
@@ -242,15 +266,16 @@ class Scorer {
       const int32_t slot = *position.slot;
       token = pool.token(slot, page_tokens_.of_scope[position.scope].divide(slot));
     }
-    Block& to = shared_.values[buffer_.index][block];
 #pragma unroll 1
-    for (int i = 0; i < kBlockChunks; i += 2) {
+    for (int own = lane() % 2 * 2; own < kOwnBlocks * kBlockChunks; own += 4) {
+      const int block = own / kBlockChunks, i = own % kBlockChunks;
+      Block& to = shared_.values[buffer_.index][block];
       Chunk first = {}, second = {};
       if (named) {
-        const int chunk = (rank_ * kOwnBlocks + block) * kBlockChunks + i;
+        const int chunk = rank_ * kOwnBlocks * kBlockChunks + own;
         first = read_token(token, chunk);
         second = read_token(token, chunk + 1);
-        if (!is_last_block(block)) permute(first, second);
+        if (!is_last_block<S>(block)) permute(first, second);
       }
       *to.at(line, i) = first;
       *to.at(line, i + 1) = second;
@@ -261,15 +286,20 @@ class Scorer {
 
   /// Sends each head's scores to the block that makes its weights: of every eight heads a lane has
   /// two, which one block makes.
-  __device__ void send(const Sums& sums) {
+  __device__ void send(const Quarters& sums) {
     const uint32_t buffer = buffer_.index;
     const ptx::Remote to = ptx::advance(scores_, buffer * sizeof(shared_.scores[0]));
     const ptx::Remote full = ptx::advance(scores_full_, buffer * sizeof(uint64_t));
 #pragma unroll
-    for (int two = 0; two < S::kTwos; ++two) {
-      const float* sum = &sums.at[4 * two];
-      ptx::store_async(ptx::advance(to, two * sizeof(shared_.scores[0][0][0])),
-                       float4{sum[0], sum[1], sum[2], sum[3]}, full);
+    for (int eight = 0; eight < S::kHeads / 8; ++eight) {
+      const float* sum = &sums[0].at[4 * eight];
+      float4 share = {sum[0], sum[1], sum[2], sum[3]};
+      if constexpr (S::kQuarters == 2) {
+        const float* other = &sums[1].at[4 * eight];
+        share = plus(share, {other[0], other[1], other[2], other[3]});
+      }
+      ptx::store_async(ptx::advance(to, eight * S::kQuarters * sizeof(shared_.scores[0][0][0])),
+                       share, full);
     }
   }
 
@@ -286,4 +316,4 @@ class Scorer {
   int queries_ = 1;  // which buffer is used
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

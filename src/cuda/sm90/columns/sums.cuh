@@ -3,29 +3,29 @@
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/four/shared.cuh"
+#include "cuda/sm90/columns/shared.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 /// Answers on their way to the caller, so that threads store what lies together. Of eight lanes
 /// that load together no two have the same banks.
 template <class S>
 struct Answers {
-  alignas(16) uint16_t lines[S::kHeads][kOwnDims + kChunkDims];
+  alignas(16) uint16_t lines[S::kHeads][S::kOwnDims + kChunkDims];
 
   __device__ uint16_t* at(int head, int dim) { return &lines[head][dim]; }
 };
 
-/// Of the values in each of the block's two blocks a lane has two rows of products, and of every
+/// Of the values in each of the own blocks a lane has two rows of products, and of every
 /// eight heads two.
-template <int kHeads>
-class Columns {
+template <class S>
+class ColumnSums {
  public:
+  static constexpr int kHeads = S::kHeads, kOwnBlocks = S::kOwnBlocks;
   static constexpr int kLaneHeads = kHeads / 4;
-  static_assert(kOwnBlocks == 2);
 
   /// One is the same for all weights.
-  __device__ Columns() {
+  __device__ ColumnSums() {
     const uint32_t pair = bf16x2(1.0f, 1.0f) | ptx::zero();
     ones_ = {{pair, pair, pair, pair}};
   }
@@ -34,7 +34,7 @@ class Columns {
   /// next value, in the last block of all the eighth after it.
   __device__ static int head(int i) { return 8 * (i / 2) + 2 * (lane() % 4) + i % 2; }
   __device__ static int upper_dim(int block) {
-    return 16 * (thread() / 32) + (is_last_block(block) ? lane() / 4 : lane() / 4 * 2);
+    return 16 * (thread() / 32) + (is_last_block<S>(block) ? lane() / 4 : lane() / 4 * 2);
   }
 
   /// sums += values · weights, or without the old sums if !add_old. Waits until they are there.
@@ -76,19 +76,25 @@ class Columns {
 
   /// Adds the row so far, which `merged` weighs, as keep() has left it.
   __device__ void join(int i, const float4* kept, const Merged& merged) {
-    const float4 before = kept[i * kGroupThreads];
-    float *const first = sums_[0].at, *const second = sums_[1].at;
-    first[at(i, 0)] = merge_out(before.x, first[at(i, 0)], merged);
-    first[at(i, 1)] = merge_out(before.y, first[at(i, 1)], merged);
-    second[at(i, 0)] = merge_out(before.z, second[at(i, 0)], merged);
-    second[at(i, 1)] = merge_out(before.w, second[at(i, 1)], merged);
+#pragma unroll
+    for (int block = 0; block < kOwnBlocks; block += 2) {
+      const float4 before = kept[kept_at(i, block)];
+      float *const first = sums_[block].at, *const second = sums_[block + 1].at;
+      first[at(i, 0)] = merge_out(before.x, first[at(i, 0)], merged);
+      first[at(i, 1)] = merge_out(before.y, first[at(i, 1)], merged);
+      second[at(i, 0)] = merge_out(before.z, second[at(i, 0)], merged);
+      second[at(i, 1)] = merge_out(before.w, second[at(i, 1)], merged);
+    }
   }
 
   /// Leaves the sums of a head for join() by the same thread.
   __device__ void keep(int i, float4* kept) const {
-    const float *const first = sums_[0].at, *const second = sums_[1].at;
-    kept[i * kGroupThreads] = {first[at(i, 0)], first[at(i, 1)], second[at(i, 0)],
-                               second[at(i, 1)]};
+#pragma unroll
+    for (int block = 0; block < kOwnBlocks; block += 2) {
+      const float *const first = sums_[block].at, *const second = sums_[block + 1].at;
+      kept[kept_at(i, block)] = {first[at(i, 0)], first[at(i, 1)], second[at(i, 0)],
+                                 second[at(i, 1)]};
+    }
   }
 
   /// Leaves the sums of a head for merge, in its `out`.
@@ -97,7 +103,7 @@ class Columns {
     for (int block = 0; block < kOwnBlocks; ++block) {
       float* const upper = out + block * kBlockDims + upper_dim(block);
       upper[0] = sums_[block].at[at(i, 0)];
-      upper[is_last_block(block) ? 8 : 1] = sums_[block].at[at(i, 1)];
+      upper[is_last_block<S>(block) ? 8 : 1] = sums_[block].at[at(i, 1)];
     }
   }
 
@@ -115,6 +121,10 @@ class Columns {
   __device__ static int lane() { return ptx::thread_number() % 32; }
   /// Of a product's sums those of the lane's `i`-th head.
   __device__ static constexpr int at(int i, int lower) { return 4 * (i / 2) + 2 * lower + i % 2; }
+  /// Threads beside each other, of two blocks.
+  __device__ static constexpr int kept_at(int i, int block) {
+    return (i * kOwnBlocks + block) / 2 * kGroupThreads;
+  }
   __device__ void pin() {
     for (auto& block : sums_) ptx::pin(block.at);
     ptx::pin(weights_);
@@ -125,4 +135,4 @@ class Columns {
   ptx::Fragment ones_;
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

@@ -3,9 +3,9 @@
 // pages: the work of two warpgroups.
 #pragma once
 
-#include "cuda/sm90/four/shared.cuh"
+#include "cuda/sm90/columns/shared.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 /// Two warps bring every fourth tile, half of it each. A lane looks up one of its tokens, whose
 /// slot it has read two such tiles before.
@@ -42,7 +42,8 @@ class Copier {
   static constexpr int kTokensHere = 32;  // of a tile
   static constexpr int kChunkBytes = sizeof(Chunk);
   static_assert(kTokensHere * kTileCopiers == kTokens);
-  static_assert(kOwnBlocks == 2, "a share's scales lie in one word");
+  static constexpr int kOwnDims = S::kOwnDims;
+  static_assert(4 % S::kOwnBlocks == 0, "a share's scales lie in one word");
 
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kCopierWarps; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
@@ -95,7 +96,7 @@ class Copier {
   }
 
   /// Begins to copy the tokens that were found.
-  __device__ void copy(Raw* to) {
+  __device__ void copy(Raw<S>* to) {
     if (lane() == 0) {
       reinterpret_cast<uint32_t*>(&to->named)[half()] = named_;
       reinterpret_cast<uint32_t*>(&to->slow)[half()] = slow_;
@@ -104,12 +105,12 @@ class Copier {
                       places_[lane()].scales + first_dim() / kBlockDims / 4 * 4);
     copy<kOwnDims / kChunkBytes>(to, 0);
     // The last block of all is twice as long.
-    if (is_last_block(kOwnBlocks - 1)) copy<kBlockDims / kChunkBytes>(to, kOwnDims);
+    if (is_last_block<S>(S::kOwnBlocks - 1)) copy<kBlockDims / kChunkBytes>(to, kOwnDims);
   }
 
   /// So many chunks of each token, from byte `begin` of this block's share on.
   template <int kChunks>
-  __device__ void copy(Raw* to, int begin) {
+  __device__ void copy(Raw<S>* to, int begin) {
     begin += lane() % kChunks * kChunkBytes;
 #pragma unroll
     for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
@@ -135,4 +136,4 @@ class Copier {
   uint32_t named_, slow_;             // a bit for each token that was found
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

@@ -4,10 +4,10 @@
 // columns.
 #pragma once
 
-#include "cuda/sm90/four/columns.cuh"
-#include "cuda/sm90/four/shared.cuh"
+#include "cuda/sm90/columns/shared.cuh"
+#include "cuda/sm90/columns/sums.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 template <class S>
 class Weigher {
@@ -37,13 +37,13 @@ class Weigher {
   }
 
  private:
-  using Sums = Columns<S::kHeads>;
+  using Sums = ColumnSums<S>;
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
   /// Of this block's share.
-  __device__ static int first_dim() { return ptx::cluster_rank() * kOwnDims; }
+  __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kWeigher, kGroupThreads); }
 
   __device__ void wait_for_weights(bool last_of_unit) {
@@ -101,7 +101,7 @@ class Weigher {
   }
 
   __device__ float4* kept() const {
-    return kept_sums<S::kHeads * kOwnDims / kGroupThreads>(call_, 1, 0);
+    return kept_sums<S::kHeads * S::kOwnDims / kGroupThreads>(call_, 1, 0);
   }
 
   /// Writes the row's answer, through the place of the values that were weighed last.
@@ -110,12 +110,12 @@ class Weigher {
     static_assert(sizeof staged <= sizeof shared_.values[0]);
     sync();  // values are not needed
 #pragma unroll
-    for (int block = 0; block < kOwnBlocks; ++block) {
+    for (int block = 0; block < S::kOwnBlocks; ++block) {
 #pragma unroll
       for (int i = 0; i < Sums::kLaneHeads; ++i) {
         const int head = Sums::head(i), upper = block * kBlockDims + Sums::upper_dim(block);
         const uint32_t pair = sums_.pair(block, i);
-        if (is_last_block(block)) {
+        if (is_last_block<S>(block)) {
           *staged.at(head, upper) = static_cast<uint16_t>(pair);
           *staged.at(head, upper + 8) = static_cast<uint16_t>(pair >> 16);
         } else {
@@ -125,7 +125,7 @@ class Weigher {
     }
     sync();
     const Layer& layer = call_.layer;
-    constexpr int kChunks = kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
+    constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
     const int chunk = thread() % kChunks;
     int head = thread() / kChunks;
     uint16_t* out = layer.out +
@@ -144,4 +144,4 @@ class Weigher {
   Sums sums_;
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

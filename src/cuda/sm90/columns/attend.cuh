@@ -4,12 +4,12 @@
 // each takes less time.
 #pragma once
 
-#include "cuda/sm90/four/copier.cuh"
-#include "cuda/sm90/four/maker.cuh"
-#include "cuda/sm90/four/scorer.cuh"
-#include "cuda/sm90/four/weigher.cuh"
+#include "cuda/sm90/columns/copier.cuh"
+#include "cuda/sm90/columns/maker.cuh"
+#include "cuda/sm90/columns/scorer.cuh"
+#include "cuda/sm90/columns/weigher.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 inline constexpr int kThreads = (kScorers + 4) * kGroupThreads;
 
@@ -18,10 +18,10 @@ inline constexpr int kRegistersAtFirst = 65536 / kThreads / 8 * 8;
 
 template <class S>
 struct Registers {
-  static constexpr bool kLarge = S::kHeads > 16;
-  static constexpr int kScorer = kLarge ? 112 : 104;
-  static constexpr int kWeigher = kLarge ? 96 : 80;
-  static constexpr int kMaker = kLarge ? 80 : 96;
+  static constexpr bool kTwo = S::kCluster == 2, kLarge = S::kHeads > 16;
+  static constexpr int kScorer = kTwo || kLarge ? 112 : 104;
+  static constexpr int kWeigher = kTwo ? 88 : kLarge ? 96 : 80;
+  static constexpr int kMaker = kTwo ? 72 : kLarge ? 80 : 96;
   static constexpr int kCopier = kLarge ? 40 : 48;
   static_assert(kScorers * kScorer + kWeigher + kMaker + 2 * kCopier <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
@@ -47,11 +47,11 @@ __device__ void prepare(Shared<S>& shared) {
   ptx::sync_cluster();
 }
 
-template <int kHeads>
+template <int kCluster, int kHeads>
 __global__ void __launch_bounds__(kThreads, 1)
-    four_kernel(const __grid_constant__ LayerCall call,
-                const __grid_constant__ Divisors page_tokens) {
-  using S = Share<kHeads>;
+    columns_kernel(const __grid_constant__ LayerCall call,
+                   const __grid_constant__ Divisors page_tokens) {
+  using S = Share<kCluster, kHeads>;
   auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
   prepare(shared);
   ptx::let_next_grid_begin();
@@ -60,18 +60,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   bool has_plan;
   if (group < kScorers) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
-    has_plan = do_part<kCluster>(call, Scorer<S>(call, page_tokens, shared, group));
+    has_plan = do_part<S::kCluster>(call, Scorer<S>(call, page_tokens, shared, group));
   } else if (group < kScorers + 2) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kCopier>();
-    has_plan = do_part<kCluster>(call, Copier<S>(call, page_tokens, shared));
+    has_plan = do_part<S::kCluster>(call, Copier<S>(call, page_tokens, shared));
   } else if (group == kScorers + 2) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
-    has_plan = do_part<kCluster>(call, Weigher<S>(call, shared));
+    has_plan = do_part<S::kCluster>(call, Weigher<S>(call, shared));
   } else {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kMaker>();
-    has_plan = do_part<kCluster>(call, Maker<S>(call, shared));
+    has_plan = do_part<S::kCluster>(call, Maker<S>(call, shared));
   }
   if (!has_plan && blockIdx.y == 0) poison(call);
 }
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

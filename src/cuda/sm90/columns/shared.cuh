@@ -7,42 +7,50 @@
 #include "cuda/sm90/tokens.cuh"
 #include "cuda/sm90/weights.cuh"
 
-namespace steady::cuda::sm90::four {
-
-/// Four blocks have a quarter of each vector's values each, and do all tokens for the same heads.
-inline constexpr int kCluster = 4, kOwnBlocks = kBlocks / kCluster;
-inline constexpr int kOwnDims = kOwnBlocks * kBlockDims;
+namespace steady::cuda::sm90::columns {
 
 /// Warpgroups that score, in turn, and warps that copy, of which two share a tile.
 inline constexpr int kScorers = 2, kTileCopiers = 2, kCopierWarps = 2 * kWarps;
 /// Buffers of tokens as they lie in pages. One is always filled by the same warps and scored by the
-/// same warpgroup: who waits for a phase of its barriers has seen the one before. Of values there
-/// may be any number of buffers, because those who need them are done with one tile after the
-/// other: a scorer has waited for its tile before, so that all phases of earlier ones are over.
+/// same warpgroup: who waits for a phase of its barriers has seen the one before.
 inline constexpr uint32_t kRaws = kCopierWarps / kTileCopiers;
 static_assert(kRaws % kScorers == 0);
 
-/// Of a cluster at most `kHeads_` heads, the columns of products.
-template <int kHeads_>
+/// How a row is shared: each block of a cluster has as many of each vector's values, and all do all
+/// tokens for the same heads, `kHeads` at most, the columns of products.
+template <int kCluster_, int kHeads_>
 struct Share {
-  static constexpr int kHeads = kHeads_;
-  /// Each block makes the weights of two of every eight heads, whose scores a lane of each quad
-  /// has.
-  static constexpr int kTwos = kHeads / 8;
+  static constexpr int kHeads = kHeads_, kCluster = kCluster_;
+  static_assert(kCluster == 2 || kCluster == 4);
+  static constexpr int kOwnBlocks = kBlocks / kCluster, kOwnDims = kOwnBlocks * kBlockDims;
+  /// Of a vector. Products cut off what is small beside the sum so far: quarters are summed apart.
+  static constexpr int kQuarters = 4 / kCluster, kQuarterBlocks = kBlocks / 4;
+  /// A lane of each quad has the scores of two of every eight heads. Each block makes the weights
+  /// of the twos of one lane, or of two beside each other.
+  static constexpr int kTwos = kHeads / 8 * kQuarters;
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
-  /// Heads of each warp that makes them, and how many do.
-  static constexpr int kMakerHeads = 2 * kTwos <= kWarps ? 1 : 2, kMakers = 2 * kTwos / kMakerHeads;
-  /// As many as there is room for, but where fewer take less time; why is not known.
-  static constexpr uint32_t kBuffers = kHeads == 24 || kHeads == 8 ? 6 : 5;
+  /// Heads of each warp that makes weights, in twos so many that each lane has something to send;
+  /// and how many do.
+  static constexpr int kMakerHeads = kCluster == 4 && 2 * kTwos <= kWarps ? 1 : 2,
+                       kMakers = 2 * kTwos / kMakerHeads;
+  /// Buffers of values, of scores and of weights. There may be any number, because those who need
+  /// them are done with one tile after the other: a scorer has waited for its tile before, so that
+  /// all phases of earlier ones are over. As many as there is room for, but where fewer take less
+  /// time; why is not known.
+  static constexpr uint32_t kBuffers = kCluster == 2 ? 3 : kHeads == 24 || kHeads == 8 ? 6 : 5;
   static_assert(kBuffers >= kScorers);
+  static constexpr bool kFewBuffers = kBuffers < 5;
+  /// Tiles whose weights are made at a time, where no reference moves: each of them keeps a buffer.
+  static constexpr int kMakerTiles = kFewBuffers ? 1 : 2;
 };
 
 /// The block's share of a tile's vectors, as they lie in pages of FP8. Of tokens that are not to be
 /// copied as most are it has zeros.
+template <class S>
 struct Raw {
   /// Of eight lines that are read together no two have the same banks. The last block of all is
   /// bf16 there, twice as long.
-  static constexpr int kLineBytes = (kOwnBlocks + 1) * kBlockDims + sizeof(Chunk);
+  static constexpr int kLineBytes = (S::kOwnBlocks + 1) * kBlockDims + sizeof(Chunk);
   alignas(16) uint8_t lines[kTokens][kLineBytes];
   uint32_t scales[kTokens];  // a byte for each block
   // A bit for each token: whether a slot names it, whether it is not to be copied as most are.
@@ -63,8 +71,9 @@ struct Found {
 inline constexpr int kPermutedDims = 16;
 
 /// Whether the block is bf16 in pages of FP8, too, and keeps its order.
+template <class S>
 __device__ inline bool is_last_block(int block) {
-  return ptx::cluster_rank() * kOwnBlocks + block + 1 == kBlocks;
+  return ptx::cluster_rank() * S::kOwnBlocks + block + 1 == kBlocks;
 }
 
 /// Sixteen values into the order of products.
@@ -83,17 +92,17 @@ __device__ inline void permute(Chunk& first, Chunk& second) {
 /// weighers.
 template <class S>
 struct Shared {
-  Lines<S::kHeads> q[2][kOwnBlocks];  // of a row and the next one
-  Block values[S::kBuffers][kOwnBlocks];
+  Lines<S::kHeads> q[2][S::kOwnBlocks];  // of a row and the next one
+  Block values[S::kBuffers][S::kOwnBlocks];
   Lines<S::kHeads> weights[S::kBuffers];  // heads by tokens, rounded
   /// Of each block of the cluster, in the order of ranks: its share of the scores of this block's
   /// heads: of a lane's two tokens, eight apart, for two heads.
-  float4 scores[S::kBuffers][kCluster][S::kTwos][32];
-  /// Weights on their way from each of the maker's warps: in one of two places, of up to two tiles.
-  Chunk staged[S::kMakers][2][2][S::kMakerHeads][kBlockChunks];
+  float4 scores[S::kBuffers][S::kCluster][S::kTwos][32];
+  /// Weights on their way from each of the maker's warps: in one of two places.
+  Chunk staged[S::kMakers][2][S::kMakerTiles][S::kMakerHeads][kBlockChunks];
   float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
   alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
-  Raw raw[kRaws];
+  Raw<S> raw[kRaws];
   Found found[kRaws];
   uint64_t named[S::kBuffers];  // a bit for each token that a slot names
   // From copiers to a scorer, and back.
@@ -109,4 +118,4 @@ struct NamedBarriers {
   static constexpr int kWeigher = 1, kScorers = 2, kScorer = 3;  // and the next one
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns

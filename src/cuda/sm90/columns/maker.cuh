@@ -4,9 +4,9 @@
 // each has one or two heads or none.
 #pragma once
 
-#include "cuda/sm90/four/shared.cuh"
+#include "cuda/sm90/columns/shared.cuh"
 
-namespace steady::cuda::sm90::four {
+namespace steady::cuda::sm90::columns {
 
 template <class S>
 class Maker {
@@ -14,7 +14,9 @@ class Maker {
   __device__ Maker(const LayerCall& call, Shared<S>& shared)
       : call_(call),
         shared_(shared),
-        head_(8 * two() + 2 * ptx::cluster_rank() + (kHeads == 1 ? warp() % 2 : 0)),
+        head_(8 * (two() / S::kQuarters) +
+              2 * (S::kQuarters * ptx::cluster_rank() + two() % S::kQuarters) +
+              (kHeads == 1 ? warp() % 2 : 0)),
         tile_(call),
         head_weights_(call) {
     const int line = head_ + chunk() / kBlockChunks;
@@ -51,7 +53,7 @@ class Maker {
       while (left > 0) {
         if (!arrived) wait_for_scores(tokens);
         arrived = false;
-        if (left < tiles && left > 2) {
+        if (S::kMakerTiles > 1 && left < tiles && left > 2) {
           auto next = tokens;
           next.advance();
           wait_for_scores(next);
@@ -73,7 +75,7 @@ class Maker {
   }
 
  private:
-  static constexpr int kHeads = S::kMakerHeads;
+  static constexpr int kHeads = S::kMakerHeads, kCluster = S::kCluster;
   /// Of their weights, and to how many blocks a lane sends one.
   static constexpr int kChunks = kHeads * kBlockChunks, kLaneBlocks = kCluster * kChunks / 32;
 
@@ -163,10 +165,11 @@ class Maker {
     }
   }
 
-  /// All blocks' shares together: always the same two, and then both sums.
+  /// All blocks' shares together: always the same two quarters, and then both sums.
   __device__ void read(uint32_t buffer, float (&scores)[kHeads][InWarp::kScores]) const {
     const auto share = [&](int rank) { return shared_.scores[buffer][rank][two()][lane()]; };
-    const float4 sum = plus(plus(share(0), share(1)), plus(share(2), share(3)));
+    float4 sum = plus(share(0), share(1));
+    if constexpr (kCluster == 4) sum = plus(sum, plus(share(2), share(3)));
     if constexpr (kHeads == 1) {
       const bool second = warp() % 2 != 0;
       scores[0][0] = second ? sum.y : sum.x;
@@ -292,4 +295,4 @@ class Maker {
   uint32_t turn_ = 0;
 };
 
-}  // namespace steady::cuda::sm90::four
+}  // namespace steady::cuda::sm90::columns
