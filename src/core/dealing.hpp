@@ -81,6 +81,17 @@ struct RowsOfSeveralUnits {
   }
 };
 
+/// Whether rows are of one unit each and no more than parts. Then a part has a row, if there is
+/// one. Shares that cost the same would give two short rows to one part and leave another without.
+STEADY_HOST_DEVICE inline bool each_has_a_row(const PlanLimits& limits, int rows,
+                                              const RowsOfSeveralUnits& several) {
+  return several.rows == 0 && rows <= limits.parts;
+}
+STEADY_HOST_DEVICE inline PartRange row_of_part(int part, int rows) {
+  const int row = part < rows ? part : rows;
+  return {{row, 0}, {row < rows ? row + 1 : rows, 0}};
+}
+
 /// `share`: what an even share costs.
 STEADY_HOST_DEVICE inline Candidate consider(const PlanLimits& limits, int64_t share,
                                              bool all_are_split, const Border& border) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Lengths in, who does what out: rows are cut into units, and the units dealt to parts in order, so
-// that each part gets about the same number of tokens.
+// that each part gets about the same number of tokens, or a row of its own.
 #include "cpu/plan.hpp"
 
 #include "core/dealing.hpp"
@@ -46,6 +46,11 @@ void plan(const Shape& shape, const PlanLimits& limits, const Step& step, int ki
     plan.first_slot = RowPlan::kWhole;
     total += row_cost(plan);
     several.add(cut_row(plan.tokens[0] + plan.tokens[1], limits).count);
+  }
+  if (each_has_a_row(limits, rows, several)) {
+    for (int part = 0; part < limits.parts; ++part) tables.parts[part] = row_of_part(part, rows);
+    tables.header->split_count = 0;
+    return;
   }
   const bool all_are_split = several.are_split(limits);
   if (all_are_split) split_all(rows, limits, tables);

@@ -125,7 +125,8 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   const int64_t total = sums.cost;
   const bool all_are_split = sums.several.are_split(call.limits);
   __syncthreads();
-  if (part + 1 < parts) {
+  const bool each_a_row = each_has_a_row(call.limits, rows, sums.several);
+  if (part + 1 < parts && !each_a_row) {
     const int64_t share_end = total * (part + 1) / parts;
     const int row = row_at(tables.row_begins, rows, share_end);
     candidates[part] = consider(call.limits, total / parts, all_are_split,
@@ -133,7 +134,9 @@ __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ 
   }
   __syncthreads();
   PlanHeader header = {call.seal, call.step.batch, 0, 0};
-  if (call.limits.slots == 0 && !all_are_split) {
+  if (each_a_row) {
+    if (part < parts) tables.plan.parts[part] = row_of_part(part, rows);
+  } else if (call.limits.slots == 0 && !all_are_split) {
     if (part < parts) deal_whole_rows(candidates, part, parts, rows, tables.plan);
   } else if (part == 0) {
     header.split_count = deal_units(call.limits, candidates, rows, tables.plan, sums.several);

@@ -119,6 +119,24 @@ TEST(Plan, CutsARowByItsOwnLengthsWhateverItsNeighboursAndTheNumberOfParts) {
   }
 }
 
+/// Otherwise two short rows would keep one part busy for longer than the longest row while another
+/// has none.
+TEST(Plan, RowsOfOneUnitEachThatAreNoMoreThanThePartsHaveAPartEach) {
+  const std::vector<int32_t> lengths = {512, 3, 0, 400, 200, 200};
+  const int rows = static_cast<int>(lengths.size());
+  const Shape shape = shape_of(rows, 1, 0, 512);
+  Step step = {rows, {}, {}};
+  step.compressed[0] = {lengths.data(), 0};
+  for (const int parts : {rows, rows + 3}) {
+    const Planned planned(shape, {parts, 40, 512, 32}, step);
+    expect_every_unit_dealt_once(planned);
+    for (int part = 0; part < parts; ++part) {
+      const PartRange& range = planned.parts[part];
+      EXPECT_EQ(range.end.row - range.begin.row, part < rows ? 1 : 0) << part << " of " << parts;
+    }
+  }
+}
+
 TEST(Plan, EveryRowOfSeveralUnitsIsSplitIfTheyAreFewAndAllTheirPartialsFit) {
   std::mt19937 random(2);
   int fitting = 0;

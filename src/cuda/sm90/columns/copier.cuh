@@ -115,8 +115,11 @@ class Copier {
 #pragma unroll
     for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
       const int token = i + lane() / kChunks;
-      ptx::copy_async_16(to->lines[first_token() + token] + begin,
-                         places_[token].data + first_dim() + begin);
+      // Without reading what all blocks have in common: they would wait for each other at one
+      // place of the L2 cache.
+      const uint8_t* const data = places_[token].data;
+      ptx::copy_async_16(to->lines[first_token() + token] + begin, data + first_dim() + begin,
+                         data != kNoToken);
     }
   }
 
