@@ -35,13 +35,6 @@ __device__ inline void copy_async_4(void* shared, const void* global) {
                : "memory");
 }
 
-/// The same, or as many zeros, for which nothing is read, if !reads.
-__device__ inline void copy_async_16(void* shared, const void* global, bool reads) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(shared)),
-               "l"(global), "r"(reads ? 16 : 0)
-               : "memory");
-}
-
 /// This thread's copies since the last call are a group.
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -10,8 +10,12 @@ namespace steady::cuda::sm90 {
 static_assert(STEADY_FP8_SCALE_GROUP == kBlockDims && STEADY_NOPE_DIM == (kBlocks - 1) * kBlockDims,
               "a block of values has one scale, and the last one is bf16");
 
-/// What is copied where no slot names a token: zeros, which any scale leaves zeros.
-alignas(16) __device__ const uint8_t kNoToken[STEADY_FP8_TOKEN_BYTES] = {};
+/// What is copied where no slot names a token: zeros, which any scale leaves zeros. Several, so
+/// that blocks that copy a tile of them do not all wait for the same lines of the L2 cache.
+struct alignas(16) NoToken {
+  uint8_t bytes[STEADY_FP8_TOKEN_BYTES];
+};
+__device__ const NoToken kNoTokens[32] = {};
 
 /// Four bytes at any address.
 __device__ inline uint32_t read_word(const uint8_t* bytes) {

@@ -66,8 +66,8 @@ class Producer {
     const uint8_t* scales = data + found.scales[line];
     flags_ = found.flags[line];
     if ((flags_ & (Found::kNamed | Found::kSlow)) != Found::kNamed) {
-      data = kNoToken;
-      scales = kNoToken + STEADY_FP8_DATA_BYTES;
+      data = kNoTokens[place.warp * Raw::kWarpTokens + place.token].bytes;
+      scales = data + STEADY_FP8_DATA_BYTES;
     }
     data += place.share * sizeof(uint4);
     Raw& raw = shared_.raw[place.warp];

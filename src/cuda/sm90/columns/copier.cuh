@@ -77,7 +77,8 @@ class Copier {
   __device__ void find() {
     const int32_t slot = next_.slot;
     const int scope = next_.scope;
-    Found::Place place;  // of no token
+    const uint8_t* const none = kNoTokens[ptx::thread_number() % 32].bytes;
+    Found::Place place = {none, none + STEADY_FP8_DATA_BYTES};
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope];
     if (slot != kHole && pool.has(slot)) {
@@ -115,11 +116,8 @@ class Copier {
 #pragma unroll
     for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
       const int token = i + lane() / kChunks;
-      // Without reading what all blocks have in common: they would wait for each other at one
-      // place of the L2 cache.
-      const uint8_t* const data = places_[token].data;
-      ptx::copy_async_16(to->lines[first_token() + token] + begin, data + first_dim() + begin,
-                         data != kNoToken);
+      ptx::copy_async_16(to->lines[first_token() + token] + begin,
+                         places_[token].data + first_dim() + begin);
     }
   }
 

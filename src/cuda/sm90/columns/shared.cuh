@@ -60,7 +60,7 @@ struct Raw {
 /// Where the tokens of a tile lie that two copier warps bring.
 struct Found {
   struct alignas(16) Place {
-    const uint8_t *data = kNoToken, *scales = kNoToken + STEADY_FP8_DATA_BYTES;
+    const uint8_t *data, *scales;
   };
   Place places[kTokens];
 };

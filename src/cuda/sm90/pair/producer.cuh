@@ -100,7 +100,8 @@ class Producer {
 
   /// Looks up the batch whose slots were read.
   __device__ void find_batch() {
-    found_ = {kNoToken, kNoToken + STEADY_FP8_DATA_BYTES};
+    const uint8_t* const none = kNoTokens[ptx::thread_number() % 32].bytes;
+    found_ = {none, none + STEADY_FP8_DATA_BYTES};
     found_slot_ = there_ ? shared_.slots[warp()][lane()] : kHole;
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];

@@ -25,10 +25,6 @@ inline void copy_async(void* shared, const void* global, size_t bytes) {
 inline void copy_async_16(void* shared, const void* global) { copy_async(shared, global, 16); }
 inline void copy_async_8(void* shared, const void* global) { copy_async(shared, global, 8); }
 inline void copy_async_4(void* shared, const void* global) { copy_async(shared, global, 4); }
-inline void copy_async_16(void* shared, const void* global, bool reads) {
-  static constexpr uint8_t kZeros[16] = {};
-  copy_async_16(shared, reads ? global : kZeros);
-}
 inline void commit_copies() { groups.push_back(std::exchange(open_group, {})); }
 template <int kGroups>
 void wait_copies_but() {
