@@ -134,6 +134,7 @@ class Weigher {
 #pragma unroll 1
     for (; head < heads_; head += kStep, out += kStep * layer.out_strides.head)
       write_chunk(out, *reinterpret_cast<const Chunk*>(staged.at(head, chunk * kChunkDims)));
+    sync();  // racecheck doesn't see what a __syncwarp orders before the arrival of one lane
   }
 
   const LayerCall& call_;
