@@ -20,7 +20,7 @@ inline constexpr int kTokens = 64;  // of a tile
 inline constexpr int kBlockDims = 64, kBlocks = kHeadDim / kBlockDims;
 inline constexpr int kGroupThreads = 128;           // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
-inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but in fours
+inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but by columns
 inline constexpr int kMostHeads = 64;               // of a block: the rows of products
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a

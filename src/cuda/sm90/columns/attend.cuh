@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row in four blocks that share its vectors' values: in each of them two warpgroups copy tokens,
-// two score them, one makes the weights of a quarter of the heads and one weighs. For few rows:
-// each takes less time.
+// A row in four or two blocks that share its vectors' values: in each of them two warpgroups copy
+// tokens, two score them, one makes the weights of the block's share of the heads and one weighs.
+// Four are for few rows, two for up to 16 heads.
 #pragma once
 
 #include "cuda/sm90/columns/copier.cuh"
