@@ -108,7 +108,8 @@ CudaEngine::CudaEngine(const Shape& shape, const Options& options, const Card& c
 Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream) const {
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
-  PlanCall call = {shape_, step, limits_of(spread_of(step.batch * shape_.queries)), seal_, {}};
+  const int rows = step.batch * shape_.queries;
+  PlanCall call = {shape_, step, limits_of(spread_of(rows), rows), seal_, {}};
   for (int kind = 0; kind < shape_.kinds; ++kind) {
     call.tables[kind] = memory_.tables(workspace, kind, options_.checked);
   }
@@ -130,7 +131,7 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           shape_.queries,
                           shape_.softmax_scale,
                           seal_,
-                          limits_of(spread),
+                          limits_of(spread, rows),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
   if (options_.checked)
@@ -152,12 +153,12 @@ sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
   return {};
 }
 
-PlanLimits CudaEngine::limits_of(const sm90::Spread& spread) const {
+PlanLimits CudaEngine::limits_of(const sm90::Spread& spread, int rows) const {
   PlanLimits limits = cut_.limits;
   if (spread.cluster > 0) limits.parts = spread.parts;
-  // With a row or more for each block a merge of all would cost more than the balance that it
+  // With a row or more for each part a merge of all would cost more than the balance that it
   // brings.
-  if (spread.cluster == 1) limits.all_slots = 0;
+  if (spread.cluster == 1 || rows > spread.parts) limits.all_slots = 0;
   return limits;
 }
 

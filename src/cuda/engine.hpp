@@ -52,7 +52,7 @@ class CudaEngine final : public Engine {
   /// Of Hopper's kernels; with the others its cluster is 0.
   sm90::Spread spread_of(int rows) const;
   /// How plan deals rows, and attend and merge know them.
-  PlanLimits limits_of(const sm90::Spread&) const;
+  PlanLimits limits_of(const sm90::Spread&, int rows) const;
   cudaError_t attend(const LayerCall&, int rows, const sm90::Spread&, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
   CudaEngine(const Shape&, const Options&, const Card&);

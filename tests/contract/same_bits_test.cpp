@@ -88,6 +88,17 @@ TEST_P(SameBits, AloneAndAmongManyWithManyHeads) {
   }
 }
 
+// And for few heads other kernels where rows are long.
+TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithFewHeads) {
+  CaseSpec spec;
+  spec.heads = 16;
+  spec.batch = 140;
+  spec.window = {20, STEADY_CACHE_FP8, 16};
+  spec.compressed = {{300, STEADY_CACHE_FP8, 53}};
+  const HostileCase c(spec);
+  expect_same(c, run_alone(c, backend()), {17});
+}
+
 TEST_P(SameBits, AloneAndInABatch) {
   const HostileCase c(mixed_spec());
   const Outputs all = run_alone(c, backend());

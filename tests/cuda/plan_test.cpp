@@ -59,6 +59,25 @@ TEST_F(PlanOnDevice, EqualsTheCpusToTheBit) {
   }
 }
 
+TEST_F(PlanOnDevice, OfRowsThatHaveAPartEachEqualsTheCpusToTheBit) {
+  constexpr int kParts = 66;
+  std::mt19937 random(5);
+  for (const int batch : {1, 2, kParts - 1, kParts, kParts + 1}) {
+    for (const int slots : {0, 40}) {
+      for (const bool one_is_long : {false, true}) {
+        Shape shape = {8, 1, batch, 1, 1.0f, {STEADY_CACHE_FP8, 64, 0}, {}};
+        shape.compressed[0] = {STEADY_CACHE_FP8, 64, 4096};
+        Common<int32_t> lengths(batch);
+        for (int row = 0; row < batch; ++row) lengths[row] = static_cast<int32_t>(random() % 1153);
+        lengths[batch / 2] = one_is_long ? 3000 : 0;
+        Step step = {batch, {}, {}};
+        step.compressed[0] = {lengths.get(), 0};
+        expect_same_plan(shape, {kParts, slots, 1152, 128}, step);
+      }
+    }
+  }
+}
+
 TEST_F(PlanOnDevice, OfRowsThatAreAllSplitEqualsTheCpusToTheBit) {
   std::mt19937 random(4);
   int all_split = 0, without_slots = 0;

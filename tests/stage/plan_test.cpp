@@ -30,6 +30,7 @@ class Planned {
         parts(limits.parts, PartRange{{-7, -7}, {-7, -7}}),
         rows(shape.max_rows() + 1, RowPlan{{-7, -7}, -7}),
         split_rows(limits.parts, -7) {
+    header.split_count = -7;
     plan(shape, limits, step, 0, {&header, parts.data(), rows.data(), split_rows.data()}, faults);
     EXPECT_EQ(rows.back().first_slot, -7) << "plan wrote behind its rows";
     rows.resize(static_cast<size_t>(step.batch) * shape.queries);
@@ -130,6 +131,7 @@ TEST(Plan, RowsOfOneUnitEachThatAreNoMoreThanThePartsHaveAPartEach) {
   for (const int parts : {rows, rows + 3}) {
     const Planned planned(shape, {parts, 40, 512, 32}, step);
     expect_every_unit_dealt_once(planned);
+    expect_slots_apart_and_in_range(planned, 0);
     for (int part = 0; part < parts; ++part) {
       const PartRange& range = planned.parts[part];
       EXPECT_EQ(range.end.row - range.begin.row, part < rows ? 1 : 0) << part << " of " << parts;

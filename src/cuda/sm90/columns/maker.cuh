@@ -28,10 +28,10 @@ class Maker {
     }
   }
 
-  /// All tiles of a part that has some. Two at a time, where no reference moves: a warp alone has
-  /// little to do while it waits for its own results. A unit's first tile alone, because its
-  /// reference moves, and because the weighers wait for it; its last one or two alone, because the
-  /// unit's end goes with the last.
+  /// All tiles of a part that has some. Two at a time, where buffers are not few and no reference
+  /// moves: a warp alone has little to do while it waits for its own results. A unit's first tile
+  /// alone, because its reference moves, and because the weighers wait for it; its last one or two
+  /// alone, because the unit's end goes with the last.
   __device__ void part(const PartRange& range) {
     if (warp() >= S::kMakers) {
       ptx::wait_for_earlier_grids();
@@ -53,17 +53,19 @@ class Maker {
       while (left > 0) {
         if (!arrived) wait_for_scores(tokens);
         arrived = false;
-        if (S::kMakerTiles > 1 && left < tiles && left > 2) {
-          auto next = tokens;
-          next.advance();
-          wait_for_scores(next);
-          if (make_weights<2>({{tokens.index, next.index}}, false)) {
-            left -= 2;
+        if constexpr (S::kMakerTiles == 2) {
+          if (left < tiles && left > 2) {
+            auto next = tokens;
             next.advance();
-            tokens = next;
-            continue;
+            wait_for_scores(next);
+            if (make_weights<2>({{tokens.index, next.index}}, false)) {
+              left -= 2;
+              next.advance();
+              tokens = next;
+              continue;
+            }
+            arrived = true;
           }
-          arrived = true;
         }
         make_weights<1>({{tokens.index}}, left == tiles);
         if (--left == 0) [[unlikely]]

@@ -29,8 +29,8 @@ struct Share {
   /// of the twos of one lane, or of two beside each other.
   static constexpr int kTwos = kHeads / 8 * kQuarters;
   static_assert(kHeads % 8 == 0 && kTwos <= kWarps);
-  /// Heads of each warp that makes weights, in twos so many that each lane has something to send;
-  /// and how many do.
+  /// Heads of each warp that makes weights, in clusters of two so many that each lane has something
+  /// to send; and how many warps do.
   static constexpr int kMakerHeads = kCluster == 4 && 2 * kTwos <= kWarps ? 1 : 2,
                        kMakers = 2 * kTwos / kMakerHeads;
   /// Buffers of values, of scores and of weights. There may be any number, because those who need

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row in two blocks that share its vectors' values: in each of them one warpgroup scores, one
-// weighs and two bring tokens. For rows that the card can hold at once.
+// A row and more than 16 heads in two blocks that share its vectors' values: in each of them one
+// warpgroup scores, one weighs and two bring tokens. For rows that the card can hold at once.
 #pragma once
 
 #include "cuda/sm90/pair/producer.cuh"
