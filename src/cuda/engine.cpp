@@ -158,7 +158,7 @@ PlanLimits CudaEngine::limits_of(const sm90::Spread& spread, int rows) const {
   if (spread.cluster > 0) limits.parts = spread.parts;
   // With a row or more for each part a merge of all would cost more than the balance that it
   // brings.
-  if (spread.cluster == 1 || rows > spread.parts) limits.all_slots = 0;
+  if (spread.cluster == 1 || rows > limits.parts) limits.all_slots = 0;
   return limits;
 }
 

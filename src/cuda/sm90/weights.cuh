@@ -91,6 +91,23 @@ __device__ HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int r
   return end;
 }
 
+/// Makes of a unit's sums of a head, the `i`-th of a lane's, what is to be left of them; `kept()`
+/// is the row so far.
+template <class Sums, class Kept>
+__device__ void end_sums(Sums& sums, int i, const HeadEnd& end, const UnitPlace& place,
+                         const Kept& kept) {
+  // The products were made with rounded weights, the state with exact ones; bringing them to the
+  // exact sum leaves only what rounding changed between the tokens.
+  const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums.weight(i);
+  if (place.joins) [[unlikely]] {
+    sums.rescale(i, scale);
+    sums.join(i, kept(), {{}, end.left_weight, end.right_weight});
+    sums.rescale(i, end.finish);
+  } else {
+    sums.rescale(i, scale * end.finish);
+  }
+}
+
 /// Of a lane's heads.
 template <int kHalves, class In>
 class HeadWeights {

@@ -118,16 +118,7 @@ class Weigher {
     const bool there = R::head(half) < heads_here(call_);
     const UnitPlace& place = unit.place;
     const HeadEnd end = shared_.unit_end[R::row(half)];
-    // The products were made with rounded weights, the state with exact ones; bringing them to the
-    // exact sum leaves only what rounding changed between the tokens.
-    const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(half);
-    if (place.joins) [[unlikely]] {
-      sums_.rescale(half, scale);
-      sums_.join(half, kept(), {{}, end.left_weight, end.right_weight});
-      sums_.rescale(half, end.finish);
-    } else {
-      sums_.rescale(half, scale * end.finish);
-    }
+    end_sums(sums_, half, end, place, [&] { return kept(); });
     if (place.finishes) [[likely]] {
       write_answer(half, unit.row);
     } else if (!place.split) [[unlikely]] {

@@ -79,16 +79,7 @@ class Weigher {
 #pragma unroll
     for (int i = 0; i < Sums::kLaneHeads; ++i) {
       const HeadEnd end = shared_.unit_ends[buffer_.index][Sums::head(i)];
-      // The products were made with rounded weights, the state with exact ones; bringing them to
-      // the exact sum leaves only what rounding changed between the tokens.
-      const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums_.weight(i);
-      if (place.joins) [[unlikely]] {
-        sums_.rescale(i, scale);
-        sums_.join(i, kept(), {{}, end.left_weight, end.right_weight});
-        sums_.rescale(i, end.finish);
-      } else {
-        sums_.rescale(i, scale * end.finish);
-      }
+      end_sums(sums_, i, end, place, [&] { return kept(); });
       if (!place.finishes && !place.split) [[unlikely]]
         sums_.keep(i, kept());
       if (place.split && Sums::head(i) < heads_) {
