@@ -322,7 +322,7 @@ class Attend {
       const int head = static_cast<int>(threadIdx.x);
       const Finished finished = finish_head(call_, shared_.row[head], first_head() + head);
       shared_.old_weights[head] = finished.out_weight;
-      write_lse(call_, finished, row, first_head() + head);
+      write_lse(call_, finished.lse, row, first_head() + head);
     }
     __syncthreads();
     // Through shared memory, where the queries are no longer needed, for whole vectors to leave at

@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kHeadsABlock * 32)
   }
 
   const Finished finished = finish_head(call, state, head);
-  if (lane == 0) write_lse(call, finished, row, head);
+  if (lane == 0) write_lse(call, finished.lse, row, head);
   const Layer& layer = call.layer;
   uint16_t* answer = layer.out + row_offset(layer.out_strides, call.queries, row, head);
   for (int i = 0; i < kPairs; ++i) {

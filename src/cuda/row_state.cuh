@@ -28,11 +28,9 @@ __device__ inline Finished finish_head(const LayerCall& call, const SoftmaxState
   return finish(state, sink_of(call, head), call.layer.empty_lse());
 }
 
-__device__ inline void write_lse(const LayerCall& call, const Finished& finished, int row,
-                                 int head) {
+__device__ inline void write_lse(const LayerCall& call, float lse, int row, int head) {
   const Layer& layer = call.layer;
-  if (layer.lse != nullptr)
-    layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = finished.lse;
+  if (layer.lse != nullptr) layer.lse[row_offset(layer.lse_strides, call.queries, row, head)] = lse;
 }
 
 /// Eight bf16 of a query, which may lie at any address of an element.

@@ -42,15 +42,22 @@ struct Finished {
 
 /// `sink` joins the denominator and owns no value; -inf means none. Both terms of the denominator
 /// are taken relative to the larger exponent, because e^(sink - max) leaves float's range before
-/// the answer does. `empty_lse` is the lse of a state without tokens.
-STEADY_HOST_DEVICE inline Finished finish(SoftmaxState state, float sink, float empty_lse) {
+/// the answer does.
+STEADY_HOST_DEVICE inline float finished_weight(SoftmaxState state, float sink) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
-  if (state.sum == 0.0f) return {0.0f, empty_lse};
-  const float lse = state.max + std::log(state.sum);
-  if (sink == kInfinity) return {0.0f, lse};
-  if (sink <= state.max) return {1.0f / (state.sum + std::exp(sink - state.max)), lse};
+  if (state.sum == 0.0f || sink == kInfinity) return 0.0f;
+  if (sink <= state.max) return 1.0f / (state.sum + std::exp(sink - state.max));
   const float shrink = std::exp(state.max - sink);
-  return {shrink / (state.sum * shrink + 1.0f), lse};
+  return shrink / (state.sum * shrink + 1.0f);
+}
+
+/// `empty_lse` is the lse of a state without tokens.
+STEADY_HOST_DEVICE inline float finished_lse(SoftmaxState state, float empty_lse) {
+  return state.sum == 0.0f ? empty_lse : state.max + std::log(state.sum);
+}
+
+STEADY_HOST_DEVICE inline Finished finish(SoftmaxState state, float sink, float empty_lse) {
+  return {finished_weight(state, sink), finished_lse(state, empty_lse)};
 }
 
 }  // namespace steady

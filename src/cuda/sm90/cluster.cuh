@@ -3,6 +3,7 @@
 // where their tokens' slots stand, and how a role begins.
 #pragma once
 
+#include "core/dealing.hpp"
 #include "cuda/ptx/cluster.cuh"
 #include "cuda/sm90/common.cuh"
 

@@ -34,7 +34,7 @@ __device__ void merge_row(const LayerCall& call, const RowPlan& plan, int row, i
   }
 
   const Finished finished = finish_head(call, state, head);
-  if (thread == 0) write_lse(call, finished, row, head);
+  if (thread == 0) write_lse(call, finished.lse, row, head);
   const Layer& layer = call.layer;
   uint16_t* const answer =
       layer.out + row_offset(layer.out_strides, call.queries, row, head) + kThreadValues * thread;

@@ -66,13 +66,13 @@ struct HeadEnd {
   float sum, left_weight, right_weight, finish;
 };
 
-/// Ends a unit that came to `state`: the row so far takes it in, and who is told the lse, or the
-/// state of a split row's unit, is told if `tells`. For a head that there is, whose sink `sink()`
-/// is.
-template <class Sink>
-__device__ HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
-                            float sum, SoftmaxState state, const Sink& sink,
-                            SoftmaxState* row_so_far, bool tells) {
+/// Ends a unit that came to `state`: the row so far takes it in, and `tell(end)` has what becomes
+/// of its sums. Then, because weighers wait for that, the caller has the lse, or merge the state of
+/// a split row's unit, if `writes`. For a head that there is, whose sink `sink()` is.
+template <class Sink, class Tell>
+__device__ void end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
+                         float sum, SoftmaxState state, const Sink& sink, SoftmaxState* row_so_far,
+                         bool writes, const Tell& tell) {
   HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
   if (place.joins) [[unlikely]] {
     const Merged merged = merge(*row_so_far, state);
@@ -81,31 +81,21 @@ __device__ HeadEnd end_head(const LayerCall& call, const UnitPlace& place, int r
     end.right_weight = merged.right_weight;
   }
   *row_so_far = state;
+  if (place.finishes) [[likely]]
+    end.finish = finished_weight(state, sink());
+  tell(end);
+  if (!writes) return;
   if (place.finishes) [[likely]] {
-    const Finished finished = finish(state, sink(), call.layer.empty_lse());
-    end.finish = finished.out_weight;
-    if (tells) write_lse(call, finished, row, head);
-  } else if (place.split && tells) {
+    write_lse(call, finished_lse(state, call.layer.empty_lse()), row, head);
+  } else if (place.split) {
     partial_states(call, place.slot)[head] = state;
   }
-  return end;
 }
 
-/// Makes of a unit's sums of a head, the `i`-th of a lane's, what is to be left of them; `kept()`
-/// is the row so far.
-template <class Sums, class Kept>
-__device__ void end_sums(Sums& sums, int i, const HeadEnd& end, const UnitPlace& place,
-                         const Kept& kept) {
-  // The products were made with rounded weights, the state with exact ones; bringing them to the
-  // exact sum leaves only what rounding changed between the tokens.
-  const float scale = end.sum == 0.0f ? 1.0f : end.sum / sums.weight(i);
-  if (place.joins) [[unlikely]] {
-    sums.rescale(i, scale);
-    sums.join(i, kept(), {{}, end.left_weight, end.right_weight});
-    sums.rescale(i, end.finish);
-  } else {
-    sums.rescale(i, scale * end.finish);
-  }
+/// The products were made with rounded weights, which add up to `rounded`, the state with exact
+/// ones; bringing them to the exact sum leaves only what rounding changed between the tokens.
+__device__ inline float to_exact_sum(float sum, float rounded) {
+  return sum == 0.0f ? 1.0f : sum / rounded;
 }
 
 /// Of a lane's heads.

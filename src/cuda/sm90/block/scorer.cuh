@@ -178,9 +178,10 @@ class Scorer {
     const int head_of_all = first_head(call_) + R::head(half);
     const float sum = head_weights_.unit_sum(half);
     if (R::lane() % 4 != 0 || R::head(half) >= shared_.heads) return;
-    shared_.unit_end[R::row(half)] = end_head(
+    end_head(
         call_, unit.place, unit.row, head_of_all, sum, head_weights_.state(half, sum),
-        [&] { return sink_of(call_, head_of_all); }, &shared_.row_so_far[R::head(half)], true);
+        [&] { return sink_of(call_, head_of_all); }, &shared_.row_so_far[R::head(half)], true,
+        [&](const HeadEnd& end) { shared_.unit_end[R::row(half)] = end; });
   }
 
   const LayerCall& call_;

@@ -36,8 +36,8 @@ __device__ void prepare(Shared<S>& shared) {
       ptx::init_barrier(&shared.raw_empty[raw], kWarps);
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.values_full[buffer], kWarps);
-      ptx::init_barrier(&shared.values_empty[buffer], kWarps + S::kMakers);
+      ptx::init_barrier(&shared.values_full[buffer], kGroupThreads);
+      ptx::init_barrier(&shared.values_empty[buffer], kGroupThreads + 32 * S::kMakers);
       ptx::init_barrier(&shared.scores_full[buffer], 1);
       ptx::init_barrier(&shared.weights_full[buffer], 1);
     }

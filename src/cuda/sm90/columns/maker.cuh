@@ -149,7 +149,7 @@ class Maker {
     head_weights_.see(named);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      hand_over(&shared_.values_empty[buffers.at[tile]]);
+      ptx::arrive(&shared_.values_empty[buffers.at[tile]]);
 #pragma unroll
       for (int i = 0; i < kHeads; ++i) head_weights_.add(i, sums[tile][i]);
     }
@@ -271,18 +271,17 @@ class Maker {
     if (own >= kHeads) return;
     const bool last = own + 1 == kHeads;
     const int head = head_ + own;
-    HeadEnd end = {};
-    if (head < heads_here(call_)) {
-      end = end_head(
-          call_, tile_.place(), tile_.row(), first_head(call_) + head,
-          last ? sums[kHeads - 1] : sums[0], last ? states[kHeads - 1] : states[0],
-          [&] { return sink_; }, &row_so_far_, rank == 0);
-    }
-    if (rank < kCluster) {
+    const auto tell = [&](const HeadEnd& end) {
+      if (rank >= kCluster) return;
       ptx::store_async(ptx::in_block(&shared_.unit_ends[buffer][head], rank),
                        float4{end.sum, end.left_weight, end.right_weight, end.finish},
                        ptx::in_block(&shared_.weights_full[buffer], rank));
-    }
+    };
+    if (head >= heads_here(call_)) return tell({});
+    end_head(
+        call_, tile_.place(), tile_.row(), first_head(call_) + head,
+        last ? sums[kHeads - 1] : sums[0], last ? states[kHeads - 1] : states[0],
+        [&] { return sink_; }, &row_so_far_, rank == 0, tell);
   }
 
   const LayerCall& call_;

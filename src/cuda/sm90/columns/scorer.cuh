@@ -70,7 +70,7 @@ class Scorer {
       multiply(sums);
     }
     send(sums);
-    hand_over(&shared_.values_full[buffer_.index]);
+    ptx::arrive(&shared_.values_full[buffer_.index]);
     hand_over(&shared_.raw_empty[raw_.index]);
   }
 
@@ -78,9 +78,6 @@ class Scorer {
   /// are there, not before.
   __device__ void wait_for_place(const Raw<S>& raw) {
     buffer_.wait_empty(shared_.values_empty);
-    // Another team has filled the buffer before. Who has waited for empty has waited for that, but
-    // racecheck doesn't follow an order that goes through a third warp.
-    if constexpr (S::kBuffers % kScorers != 0) buffer_.wait_empty(shared_.values_full);
     if (thread() == 0) shared_.named[buffer_.index] = raw.named;
   }
 

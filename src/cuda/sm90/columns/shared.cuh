@@ -3,6 +3,8 @@
 // values, of scores and of weights, and the barriers that hand them over.
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/sm90/cluster.cuh"
 #include "cuda/sm90/tokens.cuh"
 #include "cuda/sm90/weights.cuh"
@@ -85,6 +87,20 @@ __device__ inline void permute(Chunk& first, Chunk& second) {
   second = {odd(a.x, a.y), odd(a.z, a.w), odd(b.x, b.y), odd(b.z, b.w)};
 }
 
+/// Answers on their way to the caller, so that threads store what lies together. Of lanes that load
+/// or store together no two have the same banks.
+template <class S>
+struct Answers {
+  /// At a time.
+  static constexpr int kHeads = S::kFewBuffers ? 8 : S::kHeads;
+  alignas(16) uint16_t lines[kHeads][S::kOwnDims];
+
+  __device__ uint16_t* at(int head, int dim) { return &lines[head][dim ^ head / 2 % 4 * 16]; }
+};
+
+/// In the place of what a kernel has no room for.
+struct Nothing {};
+
 /// What the blocks of a cluster send each other lies in as many buffers as a tile's values do, and
 /// each is free when the values' buffer of the same number is: who scores a tile writes its values,
 /// so this block's weigher is done with the tile before that had the same buffers, and had the
@@ -103,8 +119,12 @@ struct Shared {
   float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
   alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
   Raw<S> raw[kRaws];
+  std::conditional_t<S::kFewBuffers, Answers<S>, Nothing> answers;
   Found found[kRaws];
   uint64_t named[S::kBuffers];  // a bit for each token that a slot names
+  // At the barriers of values all threads of a role arrive, at those of bytes a lane for its warp.
+  // Both ways the other one takes longer; and as different teams of scorers may have a buffer of
+  // values, racecheck has to see the order: not what a __syncwarp orders before one lane's arrival.
   // From copiers to a scorer, and back.
   uint64_t raw_full[kRaws], raw_empty[kRaws];
   // From a scorer to maker, which has to know what is named, and weigher, and back.

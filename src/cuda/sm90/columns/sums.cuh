@@ -7,15 +7,6 @@
 
 namespace steady::cuda::sm90::columns {
 
-/// Answers on their way to the caller, so that threads store what lies together. Of eight lanes
-/// that load together no two have the same banks.
-template <class S>
-struct Answers {
-  alignas(16) uint16_t lines[S::kHeads][S::kOwnDims + kChunkDims];
-
-  __device__ uint16_t* at(int head, int dim) { return &lines[head][dim]; }
-};
-
 /// Of the values in each of the own blocks a lane has two rows of products, and of every
 /// eight heads two.
 template <class S>
@@ -74,11 +65,25 @@ class ColumnSums {
     weights_[at(i, 0)] *= factor;
   }
 
-  /// Adds the row so far, which `merged` weighs, as keep() has left it.
-  __device__ void join(int i, const float4* kept, const Merged& merged) {
+  /// The row so far, as keep() has left it, read at once: one latency for all of it.
+  struct Before {
+    float4 at[kLaneHeads][kOwnBlocks / 2];
+
+    __device__ explicit Before(const float4* kept) {
+#pragma unroll
+      for (int i = 0; i < kLaneHeads; ++i) {
+#pragma unroll
+        for (int block = 0; block < kOwnBlocks; block += 2)
+          at[i][block / 2] = kept[kept_at(i, block)];
+      }
+    }
+  };
+
+  /// Adds the row so far, which `merged` weighs.
+  __device__ void join(int i, const Before& all, const Merged& merged) {
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; block += 2) {
-      const float4 before = kept[kept_at(i, block)];
+      const float4& before = all.at[i][block / 2];
       float *const first = sums_[block].at, *const second = sums_[block + 1].at;
       first[at(i, 0)] = merge_out(before.x, first[at(i, 0)], merged);
       first[at(i, 1)] = merge_out(before.y, first[at(i, 1)], merged);

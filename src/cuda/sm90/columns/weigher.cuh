@@ -29,7 +29,7 @@ class Weigher {
         sums_.weigh(shared_.values[buffer_.index], shared_.weights[buffer_.index], !first);
         if (last) [[unlikely]]
           end_unit();
-        hand_over(&shared_.values_empty[buffer_.index]);
+        if (!last || !S::kFewBuffers) hand_over_buffer();
         buffer_.advance();
       }
       tile_.advance(tiles);
@@ -73,38 +73,95 @@ class Weigher {
     for (int i = 0; i < Sums::kLaneHeads; ++i) sums_.rescale(i, factors[i]);
   }
 
+  __device__ void hand_over_buffer() { ptx::arrive(&shared_.values_empty[buffer_.index]); }
+
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit() {
     const UnitPlace place = tile_.place();
+    const auto end_of = [&](int i) { return shared_.unit_ends[buffer_.index][Sums::head(i)]; };
+    if constexpr (S::kFewBuffers) {
+      HeadEnd ends[Sums::kLaneHeads];
 #pragma unroll
-    for (int i = 0; i < Sums::kLaneHeads; ++i) {
-      const HeadEnd end = shared_.unit_ends[buffer_.index][Sums::head(i)];
-      end_sums(sums_, i, end, place, [&] { return kept(); });
-      if (!place.finishes && !place.split) [[unlikely]]
-        sums_.keep(i, kept());
-      if (place.split && Sums::head(i) < heads_) {
+      for (int i = 0; i < Sums::kLaneHeads; ++i) ends[i] = end_of(i);
+      hand_over_buffer();  // answers are staged elsewhere
+      end_heads(place, [&](int i) { return ends[i]; });
+    } else {
+      end_heads(place, end_of);
+    }
+    if (place.finishes) [[likely]] {
+      write_answer(tile_.row());
+    } else if (place.split) {
+#pragma unroll
+      for (int i = 0; i < Sums::kLaneHeads; ++i) {
+        if (Sums::head(i) >= heads_) continue;
         sums_.store(
             i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) + first_dim());
       }
+    } else {
+#pragma unroll
+      for (int i = 0; i < Sums::kLaneHeads; ++i) sums_.keep(i, kept());
     }
-    if (place.finishes) [[likely]]
-      write_answer(tile_.row());
+  }
+
+  /// Makes of the unit's sums what is to be left of them.
+  template <class EndOf>
+  __device__ void end_heads(const UnitPlace& place, const EndOf& end_of) {
+    if (!place.joins) [[likely]] {
+#pragma unroll
+      for (int i = 0; i < Sums::kLaneHeads; ++i) {
+        const HeadEnd end = end_of(i);
+        sums_.rescale(i, to_exact_sum(end.sum, sums_.weight(i)) * end.finish);
+      }
+      return;
+    }
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i)
+      sums_.rescale(i, to_exact_sum(end_of(i).sum, sums_.weight(i)));
+    const typename Sums::Before before(kept());
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i) {
+      const HeadEnd end = end_of(i);
+      sums_.join(i, before, {{}, end.left_weight, end.right_weight});
+      sums_.rescale(i, end.finish);
+    }
   }
 
   __device__ float4* kept() const {
     return kept_sums<S::kHeads * S::kOwnDims / kGroupThreads>(call_, 1, 0);
   }
 
-  /// Writes the row's answer, through the place of the values that were weighed last.
+  /// Where answers are staged: apart, where buffers are few, so that the buffer is free meanwhile;
+  /// otherwise in the place of the values that were weighed last.
+  __device__ Answers<S>& staged() {
+    if constexpr (S::kFewBuffers) {
+      return shared_.answers;
+    } else {
+      static_assert(sizeof(Answers<S>) <= sizeof shared_.values[0]);
+      return *reinterpret_cast<Answers<S>*>(shared_.values[buffer_.index]);
+    }
+  }
+
+  /// Writes the row's answer, so many heads at a time as can be staged.
   __device__ void write_answer(int row) {
-    auto& staged = *reinterpret_cast<Answers<S>*>(shared_.values[buffer_.index]);
-    static_assert(sizeof staged <= sizeof shared_.values[0]);
-    sync();  // values are not needed
+    constexpr int kHeads = Answers<S>::kHeads;
+#pragma unroll
+    for (int first = 0; first < S::kHeads; first += kHeads) {
+      sync();  // values, or the answers before, are not needed
+      stage(first);
+      sync();
+      store_staged(row, first);
+    }
+  }
+
+  /// Answers of heads from `first` on.
+  __device__ void stage(int first) {
+    Answers<S>& staged = this->staged();
 #pragma unroll
     for (int block = 0; block < S::kOwnBlocks; ++block) {
 #pragma unroll
-      for (int i = 0; i < Sums::kLaneHeads; ++i) {
-        const int head = Sums::head(i), upper = block * kBlockDims + Sums::upper_dim(block);
+      for (int own = 0; own < Answers<S>::kHeads / 4; ++own) {
+        const int i = first / 4 + own;
+        const int head = Sums::head(own), upper = block * kBlockDims + Sums::upper_dim(block);
         const uint32_t pair = sums_.pair(block, i);
         if (is_last_block<S>(block)) {
           *staged.at(head, upper) = static_cast<uint16_t>(pair);
@@ -114,18 +171,20 @@ class Weigher {
         }
       }
     }
-    sync();
+  }
+
+  __device__ void store_staged(int row, int first) {
     const Layer& layer = call_.layer;
     constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
-    const int chunk = thread() % kChunks;
+    const int chunk = thread() % kChunks, end = min(Answers<S>::kHeads, heads_ - first);
     int head = thread() / kChunks;
-    uint16_t* out = layer.out +
-                    row_offset(layer.out_strides, call_.queries, row, first_head(call_) + head) +
-                    first_dim() + chunk * kChunkDims;
+    uint16_t* out =
+        layer.out +
+        row_offset(layer.out_strides, call_.queries, row, first_head(call_) + first + head) +
+        first_dim() + chunk * kChunkDims;
 #pragma unroll 1
-    for (; head < heads_; head += kStep, out += kStep * layer.out_strides.head)
-      write_chunk(out, *reinterpret_cast<const Chunk*>(staged.at(head, chunk * kChunkDims)));
-    sync();  // racecheck doesn't see what a __syncwarp orders before the arrival of one lane
+    for (; head < end; head += kStep, out += kStep * layer.out_strides.head)
+      write_chunk(out, *reinterpret_cast<const Chunk*>(staged().at(head, chunk * kChunkDims)));
   }
 
   const LayerCall& call_;

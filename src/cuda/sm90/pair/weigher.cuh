@@ -166,9 +166,7 @@ class Weigher {
     const auto kept = [&] { return kept_sums<kHalves * S::kOwnDims / 4>(call_, 1, 0); };
     const float sum = head_weights_.unit_sum(half);
     SoftmaxState state = head_weights_.state(half, sum);
-    // The products were made with rounded weights, the state with exact ones; bringing them to the
-    // exact sum leaves only what rounding changed between the tokens.
-    float factor = sum == 0.0f ? 1.0f : sum / sums_.weight(half);
+    float factor = to_exact_sum(sum, sums_.weight(half));
     if (place.joins) [[unlikely]] {
       const Merged merged = merge(row_so_far(half), state);
       sums_.rescale(half, factor);
@@ -183,7 +181,7 @@ class Weigher {
     if (place.finishes) [[likely]] {
       Finished finished = {};
       if (there) finished = finish_head(call_, state, head_of_all);
-      if (tells) write_lse(call_, finished, tile_.row(), head_of_all);
+      if (tells) write_lse(call_, finished.lse, tile_.row(), head_of_all);
       sums_.rescale(half, factor * finished.out_weight);
       write_answer(half, tile_.row(), there);
     } else {
