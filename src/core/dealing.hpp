@@ -81,11 +81,12 @@ struct RowsOfSeveralUnits {
   }
 };
 
-/// Whether rows are of one unit each and no more than parts. Then a part has a row, if there is
-/// one. Shares that cost the same would give two short rows to one part and leave another without.
+/// Whether rows stay whole and are no more than parts. Then a part has a row, if there is one.
+/// Shares that cost the same would give two short rows to one part and leave another without.
 STEADY_HOST_DEVICE inline bool each_has_a_row(const PlanLimits& limits, int rows,
                                               const RowsOfSeveralUnits& several) {
-  return several.rows == 0 && rows <= limits.parts;
+  const bool whole = several.rows == 0 || (limits.slots == 0 && limits.all_slots == 0);
+  return whole && rows <= limits.parts;
 }
 STEADY_HOST_DEVICE inline PartRange row_of_part(int part, int rows) {
   const int row = part < rows ? part : rows;

@@ -13,12 +13,14 @@ namespace steady {
 struct PlanLimits {
   int parts;        ///< workers' shares: CPU tasks or CTAs
   int slots;        ///< partials that attend may leave for merge
-  int unit_tokens;  ///< a row of up to this many tokens is one unit
+  int unit_tokens;  ///< of a unit, at most; a row of no more is one
   int max_units;    ///< of a row; longer rows get longer units
   /// The same where every row of several units is split, because they are fewer than the parts: no
   /// part keeps the sums of one then, and the room for them has slots, too. 0: rows are split only
   /// where borders between parts fall.
   int all_slots = 0;
+  /// Rows of more tokens have two units at least. 0: those of up to unit_tokens are one.
+  int whole_tokens = 0;
 };
 
 /// Units are whole multiples of this, so that a tile of tokens never straddles two.
@@ -33,9 +35,11 @@ struct Units {
 STEADY_HOST_DEVICE inline Units cut_row(int32_t tokens, const PlanLimits& limits) {
   if (tokens < 1)
     return {kTileTokens, 1};  // the empty unit, so that somebody writes the empty answer
-  if (tokens <= limits.unit_tokens) [[likely]]  // without a division
+  const int32_t whole = limits.whole_tokens > 0 ? limits.whole_tokens : limits.unit_tokens;
+  if (tokens <= whole) [[likely]]  // without a division
     return {(tokens + kTileTokens - 1) / kTileTokens * kTileTokens, 1};
   int32_t count = (tokens + limits.unit_tokens - 1) / limits.unit_tokens;
+  if (count == 1) count = 2;
   if (count > limits.max_units) count = limits.max_units;
   const int32_t share = (tokens + count - 1) / count;
   const int32_t each = (share + kTileTokens - 1) / kTileTokens * kTileTokens;

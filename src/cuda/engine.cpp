@@ -18,6 +18,12 @@ namespace {
 
 cudaStream_t native(steady_stream stream) { return static_cast<cudaStream_t>(stream); }
 
+/// The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
+constexpr int kUnitTokens = 1152;
+/// Hopper's kernels join units of few heads at little cost: rows of more tokens are two, for which
+/// few rows find more parts.
+constexpr int kFewHeads = 16, kFewHeadsWholeTokens = 640;
+
 uint64_t unique_seal() {
   static std::atomic<uint64_t> engines{0};
   return 0x4355444100000000u + engines.fetch_add(1);
@@ -26,14 +32,14 @@ uint64_t unique_seal() {
 }  // namespace
 
 Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
-  // The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
-  constexpr int kUnitTokens = 1152, kMaxUnits = 128, kGroupHeads = 64;
+  constexpr int kMaxUnits = 128, kGroupHeads = 64;
   // A workspace stays below 35 MB on a card of 132, whatever the batch: partials get what the plans
   // leave.
   constexpr size_t kWorkspaceBytes = 34'900'000;
   const int groups = (shape.heads + kGroupHeads - 1) / kGroupHeads;
   const int parts = std::max(1, multiprocessors / groups);
   Cut cut = {{parts, 0, kUnitTokens, kMaxUnits}, {}};
+  if (hopper && shape.heads <= kFewHeads) cut.limits.whole_tokens = kFewHeadsWholeTokens;
   const int units = cut_row(shape.longest_row(), cut.limits).count;
   if (units == 1) {
     cut.limits.max_units = 1;
@@ -56,6 +62,21 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   cut.limits.slots = std::clamp(partials - own, 0, most_split);
   cut.room.partials = std::max(cut.limits.all_slots, own + cut.limits.slots);
   return cut;
+}
+
+PlanLimits limits_for(const Shape& shape, PlanLimits limits, const sm90::Spread& spread, int rows) {
+  if (spread.cluster == 0) return limits;
+  limits.parts = spread.parts;
+  // With a row or more for each part a merge of all would cost more than the balance that it
+  // brings.
+  if (spread.cluster == 1 || rows > limits.parts) limits.all_slots = 0;
+  if (shape.longest_row() > kUnitTokens) return limits;
+  // Short rows are split if that leaves the part that has most a quarter less to do: a merge takes
+  // as long as some tiles.
+  const auto each = [&](int works) { return (works + limits.parts - 1) / limits.parts; };
+  const int units = cut_row(shape.longest_row(), limits).count;
+  if (4 * each(rows * units) > 3 * each(rows) * units) limits.slots = limits.all_slots = 0;
+  return limits;
 }
 
 Status CudaEngine::create(const Shape& shape, const Options& options,
@@ -154,12 +175,7 @@ sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
 }
 
 PlanLimits CudaEngine::limits_of(const sm90::Spread& spread, int rows) const {
-  PlanLimits limits = cut_.limits;
-  if (spread.cluster > 0) limits.parts = spread.parts;
-  // With a row or more for each part a merge of all would cost more than the balance that it
-  // brings.
-  if (spread.cluster == 1 || rows > limits.parts) limits.all_slots = 0;
-  return limits;
+  return limits_for(shape_, cut_.limits, spread, rows);
 }
 
 cudaError_t CudaEngine::attend(const LayerCall& call, int rows,

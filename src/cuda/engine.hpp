@@ -27,6 +27,10 @@ struct Cut {
 };
 Cut cut_for(const Shape&, int multiprocessors, bool hopper);
 
+/// The same for a step of so many rows, which are spread like this: how plan deals them, and attend
+/// and merge know them. Units are the engine's, whatever the rows.
+PlanLimits limits_for(const Shape&, PlanLimits of_engine, const sm90::Spread&, int rows);
+
 class CudaEngine final : public Engine {
  public:
   static Status create(const Shape&, const Options&, std::unique_ptr<Engine>* out);
@@ -51,7 +55,6 @@ class CudaEngine final : public Engine {
  private:
   /// Of Hopper's kernels; with the others its cluster is 0.
   sm90::Spread spread_of(int rows) const;
-  /// How plan deals rows, and attend and merge know them.
   PlanLimits limits_of(const sm90::Spread&, int rows) const;
   cudaError_t attend(const LayerCall&, int rows, const sm90::Spread&, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;

@@ -134,13 +134,46 @@ TEST(Divisor, DividesAsDivisionDoes) {
   }
 }
 
-TEST(Choice, TheRowsOfDeepSeekV4AreOneUnit) {
+TEST(Choice, TheRowsOfDeepSeekV4AreOneUnitOrTwoWithFewHeadsOnHopper) {
   for (const int compressed : {0, 512, 1024}) {
-    const PlanLimits limits = cut_for(shape_of(64, compressed), 132, true).limits;
-    EXPECT_EQ(cut_row(128 + compressed, limits).count, 1);
-    EXPECT_EQ(limits.slots, 0);
+    for (const int heads : {8, 16, 17, 64, 128}) {
+      for (const bool hopper : {false, true}) {
+        const PlanLimits limits = cut_for(shape_of(heads, compressed), 132, hopper).limits;
+        const bool two = hopper && heads <= 16 && compressed == 1024;
+        EXPECT_EQ(cut_row(128 + compressed, limits).count, two ? 2 : 1) << heads << " heads";
+        EXPECT_EQ(limits.slots > 0, two) << heads << " heads";
+      }
+    }
   }
 }
+
+#if STEADY_WITH_SM90
+TEST(Choice, ShortRowsAreSplitWhereThatLeavesLessToDoAndBitsDoNotDependOnIt) {
+  const sm90::Room room = {66, 33};
+  const auto limits_of = [&](const Shape& shape, const PlanLimits& cut, int rows) {
+    return limits_for(shape, cut, sm90::choose_spread(shape, cut, rows, room), rows);
+  };
+  const Shape shape = shape_of(16, 1024);
+  const PlanLimits cut = cut_for(shape, 132, true).limits;
+  for (int rows = 1; rows <= 300; ++rows) {
+    const PlanLimits limits = limits_of(shape, cut, rows);
+    // The two units of 33 rows are one for each of 66 pairs of blocks, those of 99 rows three. With
+    // a row more some pairs have two again, or four.
+    EXPECT_EQ(limits.all_slots > 0, rows <= 33) << rows << " rows";
+    EXPECT_EQ(limits.slots > 0, rows <= 33 || (rows > 66 && rows <= 99)) << rows << " rows";
+    EXPECT_EQ(limits.unit_tokens, cut.unit_tokens) << "units are the engine's";
+    EXPECT_EQ(limits.whole_tokens, cut.whole_tokens) << "units are the engine's";
+  }
+  // Long rows may differ so much that they are split whatever their number.
+  const Shape of_long_rows = shape_of(16, 8192);
+  const PlanLimits cut_long = cut_for(of_long_rows, 132, true).limits;
+  for (const int rows : {1, 40, 66, 128}) {
+    const PlanLimits limits = limits_of(of_long_rows, cut_long, rows);
+    EXPECT_EQ(limits.slots, cut_long.slots) << rows << " rows";
+    EXPECT_EQ(limits.all_slots, rows <= 66 ? cut_long.all_slots : 0) << rows << " rows";
+  }
+}
+#endif
 
 }  // namespace
 }  // namespace steady::cuda

@@ -173,14 +173,44 @@ TEST(Plan, EveryRowOfSeveralUnitsIsSplitIfTheyAreFewAndAllTheirPartialsFit) {
 }
 
 TEST(Plan, UnitsAreWholeTilesThatCoverTheRowAndAreNeverEmpty) {
-  for (int32_t tokens = 1; tokens <= 131072; tokens += tokens < 3000 ? 1 : 997) {
-    const Units units = cut_row(tokens, kLimits);
-    EXPECT_EQ(units.tokens_each % kTileTokens, 0);
-    EXPECT_LE(units.count, kLimits.max_units);
-    EXPECT_GE(units.tokens_each * units.count, tokens);
-    EXPECT_LT(units.tokens_each * (units.count - 1), tokens);
+  PlanLimits of_two = kLimits;
+  of_two.whole_tokens = 300;
+  for (const PlanLimits& limits : {kLimits, of_two}) {
+    for (int32_t tokens = 1; tokens <= 131072; tokens += tokens < 3000 ? 1 : 997) {
+      const Units units = cut_row(tokens, limits);
+      EXPECT_EQ(units.tokens_each % kTileTokens, 0);
+      EXPECT_LE(units.count, limits.max_units);
+      EXPECT_GE(units.tokens_each * units.count, tokens);
+      EXPECT_LT(units.tokens_each * (units.count - 1), tokens);
+    }
+    EXPECT_EQ(cut_row(0, limits).count, 1) << "somebody has to write the empty answer";
   }
-  EXPECT_EQ(cut_row(0, kLimits).count, 1) << "somebody has to write the empty answer";
+}
+
+TEST(Plan, RowsThatAreNoLongerWholeAreTwoUnitsAndLongOnesAreCutAsEver) {
+  PlanLimits limits = kLimits;
+  limits.whole_tokens = 300;
+  for (int32_t tokens = 0; tokens <= 4000; ++tokens) {
+    const Units units = cut_row(tokens, limits), usual = cut_row(tokens, kLimits);
+    const bool two = tokens > limits.whole_tokens && tokens <= limits.unit_tokens;
+    EXPECT_EQ(units.count, two ? 2 : usual.count) << tokens;
+    if (two) continue;
+    EXPECT_EQ(units.tokens_each, usual.tokens_each) << tokens;
+  }
+}
+
+TEST(Plan, RowsOfSeveralUnitsHaveAPartEachIfThereAreNoSlots) {
+  const std::vector<int32_t> lengths = {5000, 1, 700, 0, 3000};
+  Step step = {static_cast<int>(lengths.size()), {}, {}};
+  step.compressed[0] = {lengths.data(), 0};
+  const PlanLimits limits = {6, 0, 512, 32};
+  const Planned planned(shape_of(step.batch, 1, 0, 65536), limits, step);
+  expect_every_unit_dealt_once(planned);
+  EXPECT_TRUE(planned.split_rows.empty());
+  for (int part = 0; part < limits.parts; ++part) {
+    EXPECT_EQ(planned.parts[part].begin.row, std::min(part, step.batch));
+    EXPECT_EQ(planned.parts[part].end.row, std::min(part + 1, step.batch));
+  }
 }
 
 TEST(Plan, ALongRowIsSharedByAllParts) {
