@@ -81,12 +81,17 @@ struct RowsOfSeveralUnits {
   }
 };
 
+/// Whether no row can be split.
+STEADY_HOST_DEVICE inline bool stay_whole(const PlanLimits& limits,
+                                          const RowsOfSeveralUnits& several) {
+  return several.rows == 0 || (limits.slots == 0 && !several.are_split(limits));
+}
+
 /// Whether rows stay whole and are no more than parts. Then a part has a row, if there is one.
 /// Shares that cost the same would give two short rows to one part and leave another without.
 STEADY_HOST_DEVICE inline bool each_has_a_row(const PlanLimits& limits, int rows,
                                               const RowsOfSeveralUnits& several) {
-  const bool whole = several.rows == 0 || (limits.slots == 0 && limits.all_slots == 0);
-  return whole && rows <= limits.parts;
+  return rows <= limits.parts && stay_whole(limits, several);
 }
 STEADY_HOST_DEVICE inline PartRange row_of_part(int part, int rows) {
   const int row = part < rows ? part : rows;

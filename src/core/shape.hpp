@@ -22,12 +22,12 @@ struct Shape {
   steady_pool_shape window, compressed[STEADY_MAX_KINDS];
 
   int max_rows() const { return max_batch * queries; }
-  /// The most tokens that a row of any kind may have.
+  /// The most tokens that a row of this kind may have, and of any.
+  int longest_row(int kind) const { return window.max_tokens + compressed[kind].max_tokens; }
   int longest_row() const {
     int longest = 0;
     for (int kind = 0; kind < kinds; ++kind) {
-      const int tokens = window.max_tokens + compressed[kind].max_tokens;
-      if (tokens > longest) longest = tokens;
+      if (longest_row(kind) > longest) longest = longest_row(kind);
     }
     return longest;
   }

@@ -9,17 +9,18 @@
 
 namespace steady {
 
-/// How a backend wants its work cut; fixed for an engine.
+/// How a backend wants its work cut. Units are the same for all steps and kinds of an engine: a
+/// row's bits depend on them.
 struct PlanLimits {
   int parts;        ///< workers' shares: CPU tasks or CTAs
   int slots;        ///< partials that attend may leave for merge
-  int unit_tokens;  ///< of a unit, at most; a row of no more is one
+  int unit_tokens;  ///< of a unit; a row of no more is one, unless whole_tokens says otherwise
   int max_units;    ///< of a row; longer rows get longer units
   /// The same where every row of several units is split, because they are fewer than the parts: no
   /// part keeps the sums of one then, and the room for them has slots, too. 0: rows are split only
   /// where borders between parts fall.
   int all_slots = 0;
-  /// Rows of more tokens have two units at least. 0: those of up to unit_tokens are one.
+  /// Rows of more tokens have two units at least; from kTileTokens to unit_tokens. 0: unit_tokens.
   int whole_tokens = 0;
 };
 

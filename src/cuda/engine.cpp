@@ -20,9 +20,9 @@ cudaStream_t native(steady_stream stream) { return static_cast<cudaStream_t>(str
 
 /// The rows that V4 mostly has, 128 + 1024 tokens and shorter, are one unit: no partial, no merge.
 constexpr int kUnitTokens = 1152;
-/// Hopper's kernels join units of few heads at little cost: rows of more tokens are two, for which
-/// few rows find more parts.
-constexpr int kFewHeads = 16, kFewHeadsWholeTokens = 640;
+/// But where heads are columns in pairs, which join units at little cost, those of more tokens than
+/// this are two, so that few rows find more parts.
+constexpr int kColumnsWholeTokens = 640;
 
 uint64_t unique_seal() {
   static std::atomic<uint64_t> engines{0};
@@ -39,7 +39,7 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   const int groups = (shape.heads + kGroupHeads - 1) / kGroupHeads;
   const int parts = std::max(1, multiprocessors / groups);
   Cut cut = {{parts, 0, kUnitTokens, kMaxUnits}, {}};
-  if (hopper && shape.heads <= kFewHeads) cut.limits.whole_tokens = kFewHeadsWholeTokens;
+  if (hopper && shape.heads <= sm90::kPairColumns) cut.limits.whole_tokens = kColumnsWholeTokens;
   const int units = cut_row(shape.longest_row(), cut.limits).count;
   if (units == 1) {
     cut.limits.max_units = 1;
@@ -64,17 +64,19 @@ Cut cut_for(const Shape& shape, int multiprocessors, bool hopper) {
   return cut;
 }
 
-PlanLimits limits_for(const Shape& shape, PlanLimits limits, const sm90::Spread& spread, int rows) {
+PlanLimits limits_for(const Shape& shape, int kind, const PlanLimits& of_engine,
+                      const sm90::Spread& spread, int rows) {
+  PlanLimits limits = of_engine;
   if (spread.cluster == 0) return limits;
   limits.parts = spread.parts;
-  // With a row or more for each part a merge of all would cost more than the balance that it
-  // brings.
+  // With more rows than parts a merge of all would cost more than the balance that it brings.
   if (spread.cluster == 1 || rows > limits.parts) limits.all_slots = 0;
-  if (shape.longest_row() > kUnitTokens) return limits;
-  // Short rows are split if that leaves the part that has most a quarter less to do: a merge takes
-  // as long as some tiles.
+  // Long rows may differ so much that splitting them pays whatever their number.
+  if (shape.longest_row(kind) > kUnitTokens) return limits;
+  // A merge takes as long as some tiles: others are split if that leaves the part that has most a
+  // quarter less to do.
   const auto each = [&](int works) { return (works + limits.parts - 1) / limits.parts; };
-  const int units = cut_row(shape.longest_row(), limits).count;
+  const int units = cut_row(shape.longest_row(kind), limits).count;
   if (4 * each(rows * units) > 3 * each(rows) * units) limits.slots = limits.all_slots = 0;
   return limits;
 }
@@ -130,8 +132,10 @@ Status CudaEngine::plan(void* workspace, const Step& step, steady_stream stream)
   const DeviceGuard guard(card_.device);
   STEADY_RETURN_IF_ERROR(status_of(guard.error(), "choosing the device"));
   const int rows = step.batch * shape_.queries;
-  PlanCall call = {shape_, step, limits_of(spread_of(rows), rows), seal_, {}};
+  const sm90::Spread spread = spread_of(rows);
+  PlanCall call = {shape_, step, {}, seal_, {}};
   for (int kind = 0; kind < shape_.kinds; ++kind) {
+    call.limits[kind] = limits_for(shape_, kind, cut_.limits, spread, rows);
     call.tables[kind] = memory_.tables(workspace, kind, options_.checked);
   }
   if (options_.checked) {
@@ -152,7 +156,7 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
                           shape_.queries,
                           shape_.softmax_scale,
                           seal_,
-                          limits_of(spread, rows),
+                          limits_for(shape_, layer.kind, cut_.limits, spread, rows),
                           layer,
                           memory_.tables(workspace, layer.kind, options_.checked)};
   if (options_.checked)
@@ -172,10 +176,6 @@ sm90::Spread CudaEngine::spread_of([[maybe_unused]] int rows) const {
   if (card_.room.pairs > 0) return sm90::choose_spread(shape_, cut_.limits, rows, card_.room);
 #endif
   return {};
-}
-
-PlanLimits CudaEngine::limits_of(const sm90::Spread& spread, int rows) const {
-  return limits_for(shape_, cut_.limits, spread, rows);
 }
 
 cudaError_t CudaEngine::attend(const LayerCall& call, int rows,

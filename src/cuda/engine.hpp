@@ -27,9 +27,10 @@ struct Cut {
 };
 Cut cut_for(const Shape&, int multiprocessors, bool hopper);
 
-/// The same for a step of so many rows, which are spread like this: how plan deals them, and attend
-/// and merge know them. Units are the engine's, whatever the rows.
-PlanLimits limits_for(const Shape&, PlanLimits of_engine, const sm90::Spread&, int rows);
+/// How plan deals the rows of a kind in a step of so many, spread like this, and attend and merge
+/// know them. Units are the engine's, and parts are the spread's, whatever the kind.
+PlanLimits limits_for(const Shape&, int kind, const PlanLimits& of_engine, const sm90::Spread&,
+                      int rows);
 
 class CudaEngine final : public Engine {
  public:
@@ -55,7 +56,6 @@ class CudaEngine final : public Engine {
  private:
   /// Of Hopper's kernels; with the others its cluster is 0.
   sm90::Spread spread_of(int rows) const;
-  PlanLimits limits_of(const sm90::Spread&, int rows) const;
   cudaError_t attend(const LayerCall&, int rows, const sm90::Spread&, cudaStream_t) const;
   Status copy(void* to, const void* from, size_t bytes, cudaMemcpyKind, steady_stream) const;
   CudaEngine(const Shape&, const Options&, const Card&);

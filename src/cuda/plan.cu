@@ -45,6 +45,7 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
   using Scan = cub::BlockScan<RowSums, kThreads>;
   __shared__ typename Scan::TempStorage scan;
   const Tables& tables = call.tables[kind];
+  const PlanLimits& limits = call.limits[kind];
   const int rows = call.step.batch * call.shape.queries;
   RowSums before_these = {};
   for (int first = 0; first < rows; first += kThreads) {
@@ -56,15 +57,14 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
         plan.tokens[scope] = read_length(call.shape, call.step, kind, scope, row).clamped();
       }
       own.cost = row_cost(plan);
-      own.several.add(cut_row(plan.tokens[0] + plan.tokens[1], call.limits).count);
+      own.several.add(cut_row(plan.tokens[0] + plan.tokens[1], limits).count);
     }
     Scan(scan).ExclusiveScan(own, before, RowSums{}, ::cuda::std::plus<>(), sum);
     before = before_these + before;
     if (row < rows) {
       if (own.several.rows > 0) {
         plan.first_slot = before.several.units;
-        if (before.several.rows < call.limits.parts)
-          tables.plan.split_rows[before.several.rows] = row;
+        if (before.several.rows < limits.parts) tables.plan.split_rows[before.several.rows] = row;
       }
       tables.plan.rows[row] = plan;
       tables.row_begins[row] = before.cost;
@@ -72,7 +72,7 @@ __device__ RowSums plan_rows(const PlanCall& call, int kind) {
     before_these = before_these + sum;
     __syncthreads();
   }
-  if (!before_these.several.are_split(call.limits)) {
+  if (!before_these.several.are_split(limits)) {
     for (int row = static_cast<int>(threadIdx.x); row < rows; row += kThreads)
       tables.plan.rows[row].first_slot = RowPlan::kWhole;
   }
@@ -118,28 +118,29 @@ __device__ int deal_units(const PlanLimits& limits, const Candidate* candidates,
 __global__ void __launch_bounds__(kThreads) plan_kernel(const __grid_constant__ PlanCall call) {
   extern __shared__ Candidate candidates[];  // [parts - 1]
   const int kind = static_cast<int>(blockIdx.x), part = static_cast<int>(threadIdx.x);
-  const int rows = call.step.batch * call.shape.queries, parts = call.limits.parts;
+  const PlanLimits& limits = call.limits[kind];
+  const int rows = call.step.batch * call.shape.queries, parts = limits.parts;
   const Tables& tables = call.tables[kind];
   if (tables.faults != nullptr) log_lengths(call, kind);
   const RowSums sums = plan_rows(call, kind);
   const int64_t total = sums.cost;
-  const bool all_are_split = sums.several.are_split(call.limits);
+  const bool all_are_split = sums.several.are_split(limits);
   __syncthreads();
-  const bool each_a_row = each_has_a_row(call.limits, rows, sums.several);
+  const bool each_a_row = each_has_a_row(limits, rows, sums.several);
   if (part + 1 < parts && !each_a_row) {
     const int64_t share_end = total * (part + 1) / parts;
     const int row = row_at(tables.row_begins, rows, share_end);
-    candidates[part] = consider(call.limits, total / parts, all_are_split,
+    candidates[part] = consider(limits, total / parts, all_are_split,
                                 {row, share_end - tables.row_begins[row], tables.plan.rows[row]});
   }
   __syncthreads();
   PlanHeader header = {call.seal, call.step.batch, 0, 0};
   if (each_a_row) {
     if (part < parts) tables.plan.parts[part] = row_of_part(part, rows);
-  } else if (call.limits.slots == 0 && !all_are_split) {
+  } else if (stay_whole(limits, sums.several)) {
     if (part < parts) deal_whole_rows(candidates, part, parts, rows, tables.plan);
   } else if (part == 0) {
-    header.split_count = deal_units(call.limits, candidates, rows, tables.plan, sums.several);
+    header.split_count = deal_units(limits, candidates, rows, tables.plan, sums.several);
   }
   if (part == 0) {
     *tables.plan.header = header;
@@ -156,7 +157,7 @@ cudaError_t launch_plan(const PlanCall& call, cudaStream_t stream) {
   cudaLaunchConfig_t config = {};
   config.gridDim = dim3(call.shape.kinds);
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = sizeof(Candidate) * call.limits.parts;
+  config.dynamicSmemBytes = sizeof(Candidate) * call.limits[0].parts;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, plan_kernel, call);
 }

@@ -13,7 +13,7 @@ namespace steady::cuda {
 struct PlanCall {
   Shape shape;
   Step step;
-  PlanLimits limits;
+  PlanLimits limits[STEADY_MAX_KINDS];  ///< of which parts and units are the same
   uint64_t seal;
   Tables tables[STEADY_MAX_KINDS];
 };

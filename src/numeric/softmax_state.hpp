@@ -56,6 +56,7 @@ STEADY_HOST_DEVICE inline float finished_lse(SoftmaxState state, float empty_lse
   return state.sum == 0.0f ? empty_lse : state.max + std::log(state.sum);
 }
 
+/// Both.
 STEADY_HOST_DEVICE inline Finished finish(SoftmaxState state, float sink, float empty_lse) {
   return {finished_weight(state, sink), finished_lse(state, empty_lse)};
 }

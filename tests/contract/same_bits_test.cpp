@@ -99,6 +99,22 @@ TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithFewHeads) {
   expect_same(c, run_alone(c, backend()), {17});
 }
 
+// A GPU may cut such rows in two, and split them where they are few or do not come out even.
+TEST_P(SameBits, OfLongRowsWithFewHeadsInBatchesThatAreSplitOrNot) {
+  CaseSpec spec;
+  spec.heads = 8;
+  spec.batch = 100;
+  spec.window = {128, STEADY_CACHE_FP8, 64};
+  spec.compressed = {{1024, STEADY_CACHE_FP8, 64}};
+  const HostileCase c(spec);
+  const Outputs all = run_alone(c, backend());
+  for (const size_t size : {1, 33, 34, 67}) {
+    std::vector<int64_t> requests(size);
+    std::iota(requests.begin(), requests.end(), 17);
+    expect_same(c, all, requests);
+  }
+}
+
 TEST_P(SameBits, AloneAndInABatch) {
   const HostileCase c(mixed_spec());
   const Outputs all = run_alone(c, backend());

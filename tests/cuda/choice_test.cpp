@@ -100,8 +100,9 @@ TEST(Choice, BlocksOfHoppersKernelsHaveRoomForWhatTheyKeepOfARow) {
   for (const int multiprocessors : {78, 114, 132, 144}) {
     const sm90::Room room = {multiprocessors / 2, multiprocessors / 4};
     for (int heads = 1; heads <= STEADY_MAX_HEADS; ++heads) {
-      const Shape shape = shape_of(heads, 2000);
+      const Shape shape = shape_of(heads, heads % 2 == 0 ? 2000 : 1024);
       const Cut cut = cut_for(shape, multiprocessors, true);
+      if (cut_row(shape.longest_row(), cut.limits).count == 1) continue;
       expect_kept_behind_slots(shape, cut);
       for (const int rows : {1, 2, 8, 16, 33, 64, 67, 500}) {
         const sm90::Spread spread = sm90::choose_spread(shape, cut.limits, rows, room);
@@ -148,29 +149,52 @@ TEST(Choice, TheRowsOfDeepSeekV4AreOneUnitOrTwoWithFewHeadsOnHopper) {
 }
 
 #if STEADY_WITH_SM90
-TEST(Choice, ShortRowsAreSplitWhereThatLeavesLessToDoAndBitsDoNotDependOnIt) {
-  const sm90::Room room = {66, 33};
-  const auto limits_of = [&](const Shape& shape, const PlanLimits& cut, int rows) {
-    return limits_for(shape, cut, sm90::choose_spread(shape, cut, rows, room), rows);
-  };
-  const Shape shape = shape_of(16, 1024);
+/// What the step's limits are with the room of 132 multiprocessors; units are always the engine's.
+PlanLimits limits_of(const Shape& shape, int kind, int rows) {
   const PlanLimits cut = cut_for(shape, 132, true).limits;
-  for (int rows = 1; rows <= 300; ++rows) {
-    const PlanLimits limits = limits_of(shape, cut, rows);
-    // The two units of 33 rows are one for each of 66 pairs of blocks, those of 99 rows three. With
-    // a row more some pairs have two again, or four.
-    EXPECT_EQ(limits.all_slots > 0, rows <= 33) << rows << " rows";
-    EXPECT_EQ(limits.slots > 0, rows <= 33 || (rows > 66 && rows <= 99)) << rows << " rows";
-    EXPECT_EQ(limits.unit_tokens, cut.unit_tokens) << "units are the engine's";
-    EXPECT_EQ(limits.whole_tokens, cut.whole_tokens) << "units are the engine's";
+  const sm90::Spread spread = sm90::choose_spread(shape, cut, rows, {66, 33});
+  const PlanLimits limits = limits_for(shape, kind, cut, spread, rows);
+  EXPECT_EQ(limits.unit_tokens, cut.unit_tokens);
+  EXPECT_EQ(limits.max_units, cut.max_units);
+  EXPECT_EQ(limits.whole_tokens, cut.whole_tokens);
+  EXPECT_EQ(limits.parts, spread.parts);
+  return limits;
+}
+
+TEST(Choice, ShortRowsAreSplitOnlyWhereThatLeavesLessToDo) {
+  Shape two_kinds = shape_of(16, 1024);
+  two_kinds.kinds = 2;
+  two_kinds.compressed[1] = {STEADY_CACHE_FP8, 64, 8192};
+  for (const Shape& shape : {shape_of(16, 1024), two_kinds}) {
+    for (int rows = 1; rows <= 300; ++rows) {
+      const PlanLimits limits = limits_of(shape, 0, rows);
+      // On 66 pairs of blocks: up to 33 rows a pair has a unit where it would have two, from 67 to
+      // 99 three where it would have four; otherwise it would have as many.
+      EXPECT_EQ(limits.all_slots > 0, rows <= 33) << rows << " rows, " << shape.kinds << " kinds";
+      EXPECT_EQ(limits.slots > 0, rows <= 33 || (rows > 66 && rows <= 99))
+          << rows << " rows, " << shape.kinds << " kinds";
+    }
   }
-  // Long rows may differ so much that they are split whatever their number.
-  const Shape of_long_rows = shape_of(16, 8192);
-  const PlanLimits cut_long = cut_for(of_long_rows, 132, true).limits;
-  for (const int rows : {1, 40, 66, 128}) {
-    const PlanLimits limits = limits_of(of_long_rows, cut_long, rows);
-    EXPECT_EQ(limits.slots, cut_long.slots) << rows << " rows";
-    EXPECT_EQ(limits.all_slots, rows <= 66 ? cut_long.all_slots : 0) << rows << " rows";
+}
+
+TEST(Choice, LongRowsMayBeSplitWhateverTheirNumber) {
+  const Shape shape = shape_of(16, 8192);
+  const PlanLimits cut = cut_for(shape, 132, true).limits;
+  for (const int rows : {1, 40, 66, 67, 128}) {
+    const PlanLimits limits = limits_of(shape, 0, rows);
+    EXPECT_EQ(limits.slots, cut.slots) << rows << " rows";
+    EXPECT_EQ(limits.all_slots, rows <= 66 ? cut.all_slots : 0) << rows << " rows";
+  }
+}
+
+TEST(Choice, ALayerWhoseRowsAreOneUnitNeedsNoMergeBesideLongerKinds) {
+  Shape shape = shape_of(64, 512);
+  shape.kinds = 2;
+  shape.compressed[1] = {STEADY_CACHE_FP8, 64, 8192};
+  for (const int rows : {1, 8, 64, 128}) {
+    const PlanLimits limits = limits_of(shape, 0, rows);
+    EXPECT_EQ(std::max(limits.slots, limits.all_slots), 0) << rows << " rows";
+    EXPECT_GT(limits_of(shape, 1, rows).slots, 0) << rows << " rows";
   }
 }
 #endif

@@ -203,13 +203,19 @@ TEST(Plan, RowsOfSeveralUnitsHaveAPartEachIfThereAreNoSlots) {
   const std::vector<int32_t> lengths = {5000, 1, 700, 0, 3000};
   Step step = {static_cast<int>(lengths.size()), {}, {}};
   step.compressed[0] = {lengths.data(), 0};
-  const PlanLimits limits = {6, 0, 512, 32};
-  const Planned planned(shape_of(step.batch, 1, 0, 65536), limits, step);
-  expect_every_unit_dealt_once(planned);
-  EXPECT_TRUE(planned.split_rows.empty());
-  for (int part = 0; part < limits.parts; ++part) {
-    EXPECT_EQ(planned.parts[part].begin.row, std::min(part, step.batch));
-    EXPECT_EQ(planned.parts[part].end.row, std::min(part + 1, step.batch));
+  // There are none, too, if all that there are would not do for all rows.
+  for (const int all_slots : {0, 10}) {
+    for (const int parts : {4, 5, 6}) {
+      const PlanLimits limits = {parts, 0, 512, 32, all_slots};
+      const Planned planned(shape_of(step.batch, 1, 0, 65536), limits, step);
+      expect_every_unit_dealt_once(planned);
+      EXPECT_TRUE(planned.split_rows.empty());
+      if (step.batch > parts) continue;
+      for (int part = 0; part < parts; ++part) {
+        EXPECT_EQ(planned.parts[part].begin.row, std::min(part, step.batch));
+        EXPECT_EQ(planned.parts[part].end.row, std::min(part + 1, step.batch));
+      }
+    }
   }
 }
 

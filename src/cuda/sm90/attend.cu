@@ -105,7 +105,7 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   // they are columns in pairs and rows so long that their beginning and end are little of them.
   // Rows and not units, because few rows may be shorter than they could be, and then each of them
   // would have one block alone.
-  constexpr int kPairColumns = 16, kShortRow = 256;
+  constexpr int kShortRow = 256;
   const bool pairs_are_fast = shape.heads <= kPairColumns && shape.longest_row() > kShortRow;
   if (int64_t{rows} * large_groups > room.pairs && !pairs_are_fast && has_short_pages(shape))
     return {1, large_groups, even_parts(units, limits.parts)};

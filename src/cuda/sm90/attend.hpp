@@ -11,6 +11,10 @@
 
 namespace steady::cuda::sm90 {
 
+/// So many heads are columns of products in pairs of blocks, too, and not in blocks with whole
+/// vectors unless rows are short.
+inline constexpr int kPairColumns = 16;
+
 /// How many clusters of two and of four blocks the card holds at once.
 struct Room {
   int pairs, fours;

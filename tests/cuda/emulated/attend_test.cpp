@@ -211,6 +211,8 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kSplit, GetParam()) == joined);
   EXPECT_TRUE(run(inputs, kFinelySplit, GetParam()) == joined);
+  const PlanLimits a_part_each = {5, 0, 64, 16};
+  EXPECT_TRUE(run(inputs, a_part_each, GetParam()) == joined);
 }
 
 TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {

@@ -184,8 +184,7 @@ class Maker {
     }
   }
 
-  /// What no slot names has no weight; whether anything is named. Read by the lane that will hand
-  /// the buffers over.
+  /// What no slot names has no weight; whether anything is named.
   template <int kTiles>
   __device__ bool hide_unnamed(const Buffers<kTiles>& buffers,
                                float (&scores)[kTiles][kHeads][InWarp::kScores]) const {

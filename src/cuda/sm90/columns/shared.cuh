@@ -42,6 +42,9 @@ struct Share {
   static constexpr uint32_t kBuffers = kCluster == 2 ? 3 : kHeads == 24 || kHeads == 8 ? 6 : 5;
   static_assert(kBuffers >= kScorers);
   static constexpr bool kFewBuffers = kBuffers < 5;
+  /// Answers are staged apart, not in the place of the values that were weighed last, so that the
+  /// buffer is free meanwhile.
+  static constexpr bool kStagesApart = kFewBuffers;
   /// Tiles whose weights are made at a time, where no reference moves: each of them keeps a buffer.
   static constexpr int kMakerTiles = kFewBuffers ? 1 : 2;
 };
@@ -92,20 +95,20 @@ __device__ inline void permute(Chunk& first, Chunk& second) {
 template <class S>
 struct Answers {
   /// At a time.
-  static constexpr int kHeads = S::kFewBuffers ? 8 : S::kHeads;
+  static constexpr int kHeads = S::kStagesApart ? 8 : S::kHeads;
   alignas(16) uint16_t lines[kHeads][S::kOwnDims];
 
   __device__ uint16_t* at(int head, int dim) { return &lines[head][dim ^ head / 2 % 4 * 16]; }
 };
 
-/// In the place of what a kernel has no room for.
+/// Where answers are not staged apart.
 struct Nothing {};
 
 /// What the blocks of a cluster send each other lies in as many buffers as a tile's values do, and
 /// each is free when the values' buffer of the same number is: who scores a tile writes its values,
-/// so this block's weigher is done with the tile before that had the same buffers, and had the
-/// weights of all blocks, which had all scores. Who has the scores of all blocks knows it of all
-/// weighers.
+/// so this block's weigher is done with the buffers of the tile before that had the same, and had
+/// the weights of all blocks, which had all scores. Who has the scores of all blocks knows it of
+/// all weighers.
 template <class S>
 struct Shared {
   Lines<S::kHeads> q[2][S::kOwnBlocks];  // of a row and the next one
@@ -119,15 +122,15 @@ struct Shared {
   float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
   alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
   Raw<S> raw[kRaws];
-  std::conditional_t<S::kFewBuffers, Answers<S>, Nothing> answers;
+  std::conditional_t<S::kStagesApart, Answers<S>, Nothing> answers;
   Found found[kRaws];
   uint64_t named[S::kBuffers];  // a bit for each token that a slot names
-  // At the barriers of values all threads of a role arrive, at those of bytes a lane for its warp.
-  // Both ways the other one takes longer; and as different teams of scorers may have a buffer of
-  // values, racecheck has to see the order: not what a __syncwarp orders before one lane's arrival.
-  // From copiers to a scorer, and back.
+  // From copiers to a scorer, and back. What is not a copy's own arrival is a lane's for its warp,
+  // because that takes less time.
   uint64_t raw_full[kRaws], raw_empty[kRaws];
-  // From a scorer to maker, which has to know what is named, and weigher, and back.
+  // From a scorer to maker, which has to know what is named, and weigher, and back. All threads
+  // that have a part in it arrive: that takes less time, too, and racecheck, which doesn't see what
+  // a __syncwarp orders before one lane's arrival, follows a buffer from one team to the other.
   uint64_t values_full[S::kBuffers], values_empty[S::kBuffers];
   // From the cluster's scorers to this block's maker of weights; from those to the weigher.
   uint64_t scores_full[S::kBuffers], weights_full[S::kBuffers];

@@ -29,7 +29,7 @@ class Weigher {
         sums_.weigh(shared_.values[buffer_.index], shared_.weights[buffer_.index], !first);
         if (last) [[unlikely]]
           end_unit();
-        if (!last || !S::kFewBuffers) hand_over_buffer();
+        if (!last || !S::kStagesApart) hand_over_buffer();
         buffer_.advance();
       }
       tile_.advance(tiles);
@@ -79,11 +79,11 @@ class Weigher {
   __device__ void end_unit() {
     const UnitPlace place = tile_.place();
     const auto end_of = [&](int i) { return shared_.unit_ends[buffer_.index][Sums::head(i)]; };
-    if constexpr (S::kFewBuffers) {
+    if constexpr (S::kStagesApart) {
       HeadEnd ends[Sums::kLaneHeads];
 #pragma unroll
       for (int i = 0; i < Sums::kLaneHeads; ++i) ends[i] = end_of(i);
-      hand_over_buffer();  // answers are staged elsewhere
+      hand_over_buffer();  // from here on other blocks may write the next unit's ends
       end_heads(place, [&](int i) { return ends[i]; });
     } else {
       end_heads(place, end_of);
@@ -130,10 +130,9 @@ class Weigher {
     return kept_sums<S::kHeads * S::kOwnDims / kGroupThreads>(call_, 1, 0);
   }
 
-  /// Where answers are staged: apart, where buffers are few, so that the buffer is free meanwhile;
-  /// otherwise in the place of the values that were weighed last.
-  __device__ Answers<S>& staged() {
-    if constexpr (S::kFewBuffers) {
+  /// Where answers are staged.
+  __device__ Answers<S>& stage() {
+    if constexpr (S::kStagesApart) {
       return shared_.answers;
     } else {
       static_assert(sizeof(Answers<S>) <= sizeof shared_.values[0]);
@@ -147,15 +146,15 @@ class Weigher {
 #pragma unroll
     for (int first = 0; first < S::kHeads; first += kHeads) {
       sync();  // values, or the answers before, are not needed
-      stage(first);
+      put_on_stage(first);
       sync();
       store_staged(row, first);
     }
   }
 
   /// Answers of heads from `first` on.
-  __device__ void stage(int first) {
-    Answers<S>& staged = this->staged();
+  __device__ void put_on_stage(int first) {
+    Answers<S>& stage = this->stage();
 #pragma unroll
     for (int block = 0; block < S::kOwnBlocks; ++block) {
 #pragma unroll
@@ -164,10 +163,10 @@ class Weigher {
         const int head = Sums::head(own), upper = block * kBlockDims + Sums::upper_dim(block);
         const uint32_t pair = sums_.pair(block, i);
         if (is_last_block<S>(block)) {
-          *staged.at(head, upper) = static_cast<uint16_t>(pair);
-          *staged.at(head, upper + 8) = static_cast<uint16_t>(pair >> 16);
+          *stage.at(head, upper) = static_cast<uint16_t>(pair);
+          *stage.at(head, upper + 8) = static_cast<uint16_t>(pair >> 16);
         } else {
-          *reinterpret_cast<uint32_t*>(staged.at(head, upper)) = pair;
+          *reinterpret_cast<uint32_t*>(stage.at(head, upper)) = pair;
         }
       }
     }
@@ -184,7 +183,7 @@ class Weigher {
         first_dim() + chunk * kChunkDims;
 #pragma unroll 1
     for (; head < end; head += kStep, out += kStep * layer.out_strides.head)
-      write_chunk(out, *reinterpret_cast<const Chunk*>(staged().at(head, chunk * kChunkDims)));
+      write_chunk(out, *reinterpret_cast<const Chunk*>(stage().at(head, chunk * kChunkDims)));
   }
 
   const LayerCall& call_;
