@@ -19,6 +19,16 @@ CaseSpec mixed_spec() {
   return spec;
 }
 
+// So many requests that a device does them in another way than one.
+CaseSpec many_spec(int32_t heads, int32_t batch, ScopeSpec window, ScopeSpec compressed) {
+  CaseSpec spec;
+  spec.heads = heads;
+  spec.batch = batch;
+  spec.window = window;
+  spec.compressed = {compressed};
+  return spec;
+}
+
 // Rows begin … begin + queries of each request.
 Outputs request_of(const Outputs& all, const HostileCase& c, int64_t request) {
   return rows_of(all, request * c.spec().queries, c.spec().queries);
@@ -78,35 +88,21 @@ TEST_P(SameBits, EagerAndReplayed) {
 // A device does more heads together where there are more rows.
 TEST_P(SameBits, AloneAndAmongManyWithManyHeads) {
   for (const int32_t heads : {33, 64, 128}) {
-    CaseSpec spec;
-    spec.heads = heads;
-    spec.batch = 140;
-    spec.window = {20, STEADY_CACHE_FP8, 16};
-    spec.compressed = {{21, STEADY_CACHE_FP8, 53}};
-    const HostileCase c(spec);
+    const HostileCase c(
+        many_spec(heads, 140, {20, STEADY_CACHE_FP8, 16}, {21, STEADY_CACHE_FP8, 53}));
     expect_same(c, run_alone(c, backend()), {17});
   }
 }
 
 // And for few heads other kernels where rows are long.
 TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithFewHeads) {
-  CaseSpec spec;
-  spec.heads = 16;
-  spec.batch = 140;
-  spec.window = {20, STEADY_CACHE_FP8, 16};
-  spec.compressed = {{300, STEADY_CACHE_FP8, 53}};
-  const HostileCase c(spec);
+  const HostileCase c(many_spec(16, 140, {20, STEADY_CACHE_FP8, 16}, {300, STEADY_CACHE_FP8, 53}));
   expect_same(c, run_alone(c, backend()), {17});
 }
 
 // A GPU may cut such rows in two, and split them where they are few or do not come out even.
 TEST_P(SameBits, OfLongRowsWithFewHeadsInBatchesThatAreSplitOrNot) {
-  CaseSpec spec;
-  spec.heads = 8;
-  spec.batch = 100;
-  spec.window = {128, STEADY_CACHE_FP8, 64};
-  spec.compressed = {{1024, STEADY_CACHE_FP8, 64}};
-  const HostileCase c(spec);
+  const HostileCase c(many_spec(8, 100, {128, STEADY_CACHE_FP8, 64}, {1024, STEADY_CACHE_FP8, 64}));
   const Outputs all = run_alone(c, backend());
   for (const size_t size : {1, 33, 34, 67}) {
     std::vector<int64_t> requests(size);

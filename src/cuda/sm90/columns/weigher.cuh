@@ -29,6 +29,7 @@ class Weigher {
         sums_.weigh(shared_.values[buffer_.index], shared_.weights[buffer_.index], !first);
         if (last) [[unlikely]]
           end_unit();
+        // At the end of a unit that has been done, if answers are staged apart.
         if (!last || !S::kStagesApart) hand_over_buffer();
         buffer_.advance();
       }
