@@ -15,14 +15,9 @@ __device__ inline uint32_t bf16x2_from_ue8m0(uint32_t byte) {
   return bits | bits << 16;
 }
 
-/// Two e4m3 bytes, each in the upper half of 16 bits, as bf16 that are 2^120 too small and have
-/// lost their sign: exponent and mantissa moved to their places, where the biases differ by 120.
-__device__ inline uint32_t tiny_magnitude(uint32_t bytes) { return (bytes >> 4) & 0x07f007f0u; }
-
-/// The same, with the sign.
-__device__ inline uint32_t tiny_from_e4m3(uint32_t bytes) {
-  return (bytes & 0x80008000u) | tiny_magnitude(bytes);
-}
+/// Two e4m3 bytes, sign-extended to 16 bits each, as bf16 that are 2^120 too small: exponent and
+/// mantissa moved to their places, where the biases differ by 120, and the sign kept.
+__device__ inline uint32_t tiny_from_e4m3(uint32_t bytes) { return bytes << 4 & 0x87f087f0u; }
 
 /// The same, in their own size. The product mends the 2^120, subnormals included.
 __device__ inline uint32_t bf16x2_from_e4m3(uint32_t bytes) {
@@ -30,16 +25,22 @@ __device__ inline uint32_t bf16x2_from_e4m3(uint32_t bytes) {
   return ptx::multiply_bf16x2(tiny_from_e4m3(bytes), kTwoTo120);
 }
 
-/// Bytes 2 i and 2 i + 1 of `words`, each in the upper half of 16 bits.
+/// Bytes 2 i and 2 i + 1 of `words`, sign-extended to 16 bits each.
 template <int kWords>
 __device__ inline uint32_t pair_of(const uint32_t (&words)[kWords], int i) {
-  return __byte_perm(words[i / 2], 0, i % 2 == 0 ? 0x1404 : 0x3424);
+  return i % 2 == 0 ? ptx::extend_bytes<0, 1>(words[i / 2]) : ptx::extend_bytes<2, 3>(words[i / 2]);
 }
+
+/// Not zero where a byte is NaN (0x7f, 0xff): a carry into the sign, from those alone.
+__device__ inline uint32_t nan_carries(uint32_t bytes) {
+  return (bytes & 0x7f7f7f7fu) + 0x01010101u;
+}
+inline constexpr uint32_t kCarries = 0x80808080u;
 
 /// NaN bytes (0x7f, 0xff) would have come out as ±480.
 __device__ inline uint32_t keep_nan(uint32_t values, uint32_t bytes) {
-  if ((bytes & 0x7f00u) == 0x7f00u) values |= 0x7fc0u;
-  if ((bytes & 0x7f000000u) == 0x7f000000u) values |= 0x7fc00000u;
+  if ((bytes & 0x7fu) == 0x7fu) values |= 0x7fc0u;
+  if ((bytes & 0x7f0000u) == 0x7f0000u) values |= 0x7fc00000u;
   return values;
 }
 
@@ -53,10 +54,10 @@ __device__ inline void dequantise(const uint32_t (&bytes)[kWords], uint32_t scal
 #pragma unroll
   for (int i = 0; i < 2 * kWords; ++i)
     values[i] = ptx::multiply_bf16x2(bf16x2_from_e4m3(pair_of(bytes, i)), scale);
-  uint32_t carries = 0;  // into the sign, from NaN alone
+  uint32_t carries = 0;
 #pragma unroll
-  for (int i = 0; i < kWords; ++i) carries |= (bytes[i] & 0x7f7f7f7fu) + 0x01010101u;
-  if ((carries & 0x80808080u) == 0) return;
+  for (int i = 0; i < kWords; ++i) carries |= nan_carries(bytes[i]);
+  if ((carries & kCarries) == 0) return;
 #pragma unroll
   for (int i = 0; i < 2 * kWords; ++i) values[i] = keep_nan(values[i], pair_of(bytes, i));
 }
@@ -85,19 +86,14 @@ __device__ inline uint32_t large_scales(uint32_t bytes) {
   return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
 }
 
-/// Looks for NaN among bytes, each in the upper half of 16 bits.
+/// Looks for NaN among bytes.
 class NanFinder {
  public:
-  __device__ void see(uint32_t bytes) {
-    largest_ = ptx::max_u16x2(largest_, tiny_magnitude(bytes));
-  }
-  __device__ bool found() const {
-    constexpr uint32_t kNan = 0x07f0u;
-    return (largest_ & 0xffffu) == kNan || largest_ >> 16 == kNan;
-  }
+  __device__ void see(uint32_t bytes) { carries_ |= nan_carries(bytes); }
+  __device__ bool found() const { return (carries_ & kCarries) != 0; }
 
  private:
-  uint32_t largest_ = 0;
+  uint32_t carries_ = 0;
 };
 
 /// Bytes 0 and 2 of a word, and bytes 1 and 3, times a scale whose factor() is given.
@@ -106,9 +102,8 @@ struct EvenOdd {
 };
 __device__ inline EvenOdd values_of(uint32_t bytes, uint32_t factor, NanFinder* nan) {
   nan->see(bytes);
-  nan->see(bytes << 8);
-  return {ptx::multiply_bf16x2(tiny_from_e4m3(bytes << 8), factor),
-          ptx::multiply_bf16x2(tiny_from_e4m3(bytes), factor)};
+  return {ptx::multiply_bf16x2(tiny_from_e4m3(ptx::extend_bytes<0, 2>(bytes)), factor),
+          ptx::multiply_bf16x2(tiny_from_e4m3(ptx::extend_bytes<1, 3>(bytes)), factor)};
 }
 
 }  // namespace plain
@@ -124,13 +119,11 @@ class PlainDequantiser {
     const uint32_t words[] = {bytes.x, bytes.y, bytes.z, bytes.w};
     const uint32_t scale = (group < 4 ? scales_.x : scales_.y) >> (8 * (group % 4)) & 0xff;
     const uint32_t factor = plain::factor(scale);
+    for (const uint32_t word : words) nan_.see(word);
     uint32_t values[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const uint32_t pair = pair_of(words, i);
-      values[i] = ptx::multiply_bf16x2(tiny_from_e4m3(pair), factor);
-      nan_.see(pair);
-    }
+    for (int i = 0; i < 8; ++i)
+      values[i] = ptx::multiply_bf16x2(tiny_from_e4m3(pair_of(words, i)), factor);
     *first = {values[0], values[1], values[2], values[3]};
     *second = {values[4], values[5], values[6], values[7]};
   }

@@ -61,7 +61,15 @@ __device__ inline uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
   return result;
 }
 
-/// The larger of each two 16-bit integers.
-__device__ inline uint32_t max_u16x2(uint32_t a, uint32_t b) { return __vmaxu2(a, b); }
+/// Two bytes of a word, each with its sign in eight bits more; the first one in the lower half.
+template <int kFirst, int kSecond>
+__device__ inline uint32_t extend_bytes(uint32_t bytes) {
+  constexpr int kSign = 8;
+  uint32_t result;
+  asm("prmt.b32 %0, %1, 0, %2;"
+      : "=r"(result)
+      : "r"(bytes), "n"(kFirst | (kSign | kFirst) << 4 | kSecond << 8 | (kSign | kSecond) << 12));
+  return result;
+}
 
 }  // namespace steady::cuda::ptx

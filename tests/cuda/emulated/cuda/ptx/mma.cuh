@@ -83,8 +83,12 @@ inline uint32_t multiply_bf16x2(uint32_t a, uint32_t b) {
                  bf16_from_float(half_of(a, 1) * half_of(b, 1)));
 }
 
-inline uint32_t max_u16x2(uint32_t a, uint32_t b) {
-  return std::max(a & 0xffff, b & 0xffff) | std::max(a >> 16, b >> 16) << 16;
+template <int kFirst, int kSecond>
+uint32_t extend_bytes(uint32_t bytes) {
+  const auto extended = [&](int i) {
+    return static_cast<uint16_t>(static_cast<int8_t>(bytes >> (8 * i)));
+  };
+  return pair_of(extended(kFirst), extended(kSecond));
 }
 
 }  // namespace steady::cuda::ptx
