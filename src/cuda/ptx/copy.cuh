@@ -64,6 +64,11 @@ __device__ inline void load_past_l1(uint32_t* to, const void* from) {
   asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(*to) : "l"(from));
 }
 
+/// Has it made where it stands.
+__device__ inline void pin(uint4& value) {
+  asm volatile("" : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w));
+}
+
 /// Asks for a value where it stands, although nobody needs it.
 __device__ inline void touch(uint32_t value) { asm volatile("" ::"r"(value)); }
 

@@ -113,17 +113,24 @@ class Producer {
     __syncwarp();                                             // all have read the scales
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
     const int chunk = kLaneChunks * place.share;
+    begin_copies(place, next);  // now all bytes have been read
+    // Two blocks' values in turn: registers that are being stored cannot be written yet.
+    Chunk values[2][kLaneChunks];
+    const auto leave = [&](int block) {
 #pragma unroll
-    for (int block = 0; block < kBlocks; ++block) {
-      if (is_bf16(block)) {
-        *blocks[block].at(line, place.share) = bytes[block];
-        *blocks[block].at(line, kTokenLanes + place.share) = bytes[block + 1];
-      } else {
-        plain(bytes[block], block, blocks[block].at(line, chunk),
-              blocks[block].at(line, chunk + 1));
-      }
-      if (block == 0) begin_copies(place, next);  // now all bytes have been read
+      for (int i = 0; i < kLaneChunks; ++i)
+        *blocks[block].at(line, chunk + i) = values[block % 2][i];
+    };
+#pragma unroll
+    for (int block = 0; block + 1 < kBlocks; ++block) {
+      Chunk(&made)[kLaneChunks] = values[block % 2];
+      plain(bytes[block], block, &made[0], &made[1]);
+      for (Chunk& one : made) ptx::pin(one);
+      if (block > 0) leave(block - 1);
     }
+    *blocks[kBlocks - 1].at(line, place.share) = bytes[kBlocks - 1];
+    *blocks[kBlocks - 1].at(line, kTokenLanes + place.share) = bytes[kBlocks];
+    leave(kBlocks - 2);
     return plain.was_plain();
   }
 
