@@ -13,6 +13,7 @@ namespace steady::cuda::ptx {
 __device__ inline int block_number() {
   uint32_t number;
   asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
+  __builtin_assume(number < 1u << 31);
   return static_cast<int>(number);
 }
 
@@ -21,6 +22,7 @@ __device__ inline int block_number() {
 __device__ inline int thread_number() {
   uint32_t number;
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(number));
+  __builtin_assume(number < 1024);  // so that shares of it need not look at its sign
   return static_cast<int>(number);
 }
 
