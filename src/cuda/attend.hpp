@@ -6,13 +6,15 @@
 
 #include "core/shape.hpp"
 #include "core/work.hpp"
+#include "cuda/divisor.hpp"
 #include "cuda/memory.hpp"
 
 namespace steady::cuda {
 
 /// What attend and merge kernels are told, by value.
 struct LayerCall {
-  int heads, queries;
+  int heads;
+  Divisor queries;  ///< of rows into requests
   float softmax_scale;
   uint64_t seal;
   PlanLimits limits;

@@ -13,6 +13,7 @@ constexpr int kThreads = 256;
 __global__ void __launch_bounds__(kThreads) check_kernel(const __grid_constant__ LayerCall call) {
   if (!planned(call)) return;
   const int row = static_cast<int>(blockIdx.x);
+  const int request = call.queries.divide(row), query = row - request * call.queries.number();
   const RowPlan plan = call.tables.plan.rows[row];
   FaultSeen seen = {};
   for (int scope = 0; scope < kScopes; ++scope) {
@@ -22,9 +23,7 @@ __global__ void __launch_bounds__(kThreads) check_kernel(const __grid_constant__
          position += kThreads) {
       const int32_t slot = slots[position];
       if (slot == kHole || pool.has(slot)) continue;
-      add({1, *call.tables.layer, call.layer.kind, scope, row / call.queries, row % call.queries,
-           position, slot},
-          &seen);
+      add({1, *call.tables.layer, call.layer.kind, scope, request, query, position, slot}, &seen);
     }
   }
   add<kThreads>(seen, &call.tables.faults->stray_slot);

@@ -12,17 +12,20 @@ namespace steady::cuda {
 /// theorem 4.2, for numerators of 31 bits.
 class Divisor {
  public:
-  explicit Divisor(int32_t number = 1) {
+  Divisor() : Divisor(1) {}
+  explicit Divisor(int32_t number) : number_(number) {
     while ((int64_t{1} << (shift_ - 31)) < number) ++shift_;
     multiplier_ = static_cast<uint32_t>(((uint64_t{1} << shift_) + number - 1) / number);
   }
 
+  STEADY_HOST_DEVICE int32_t number() const { return number_; }
   /// `value` / number; `value` is not negative.
   STEADY_HOST_DEVICE int32_t divide(int32_t value) const {
     return static_cast<int32_t>(uint64_t{static_cast<uint32_t>(value)} * multiplier_ >> shift_);
   }
 
  private:
+  int32_t number_;
   uint32_t multiplier_, shift_ = 31;
 };
 

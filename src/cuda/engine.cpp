@@ -153,7 +153,7 @@ Status CudaEngine::decode(void* workspace, const Step& step, const Layer& layer,
   const int rows = step.batch * shape_.queries;
   const sm90::Spread spread = spread_of(rows);
   const LayerCall call = {shape_.heads,
-                          shape_.queries,
+                          Divisor(shape_.queries),
                           shape_.softmax_scale,
                           seal_,
                           limits_for(shape_, layer.kind, cut_.limits, spread, rows),

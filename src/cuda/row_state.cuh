@@ -14,9 +14,10 @@ __device__ inline float merge_out(float left, float right, const Merged& merged)
   return __fmaf_rn(right, merged.right_weight, __fmul_rn(left, merged.left_weight));
 }
 
-__device__ inline int64_t row_offset(const steady_strides& strides, int queries, int row,
+__device__ inline int64_t row_offset(const steady_strides& strides, const Divisor& queries, int row,
                                      int head) {
-  return row / queries * strides.batch + row % queries * strides.query + head * strides.head;
+  const int request = queries.divide(row), query = row - request * queries.number();
+  return request * strides.batch + query * strides.query + head * strides.head;
 }
 
 /// Without sinks one that weighs nothing.
@@ -65,7 +66,7 @@ __device__ inline float* partial_out(const LayerCall& call, int partial, int hea
 /// Without a plan nothing is known to be safe to read: the answers say so as NaN.
 __device__ inline void poison(const LayerCall& call) {
   const Layer& layer = call.layer;
-  const int rows = layer.batch * call.queries, threads = static_cast<int>(blockDim.x);
+  const int rows = layer.batch * call.queries.number(), threads = static_cast<int>(blockDim.x);
   for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
     for (int i = static_cast<int>(threadIdx.x); i < call.heads * kHeadDim; i += threads) {
       layer.out[row_offset(layer.out_strides, call.queries, row, i / kHeadDim) + i % kHeadDim] =

@@ -163,7 +163,8 @@ TEST_F(Stages, AttendOnTheCpusPlanLeavesTheCpusPartials) {
 
   Common<SoftmaxState> states(static_cast<size_t>(limits.parts + limits.slots) * kHeads);
   Common<float> outs(states.size() * kHeadDim);
-  LayerCall call = {kHeads, 1, shape.softmax_scale, 77, limits, inputs.layer(), tables.tables()};
+  LayerCall call = {kHeads, Divisor(1),     shape.softmax_scale, 77,
+                    limits, inputs.layer(), tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
   Common<float> kept(size_t{5} * limits.parts * 64 * kHeadDim);  // for the most groups below
@@ -252,7 +253,7 @@ TEST_F(Stages, MergeOfTheCpusPartialsEqualsTheCpusMerge) {
 
   const Layer layer = {0,          1,  nullptr,          out.get(), lse.get(),
                        sink.get(), {}, {0, 0, kHeadDim}, {0, 0, 1}, {}};
-  LayerCall call = {kHeads, 1, 1.0f, 77, limits, layer, tables.tables()};
+  LayerCall call = {kHeads, Divisor(1), 1.0f, 77, limits, layer, tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
   std::vector<std::vector<uint16_t>> outs_of_kernels;
@@ -300,7 +301,7 @@ TEST_F(Stages, MergesOfMoreRowsThanBlocksAgree) {
   const int64_t head = kHeadDim, of_row = head * kHeads;
   const Layer layer = {0,       kRows, nullptr,           out.get(),      lse.get(),
                        nullptr, {},    {of_row, 0, head}, {kHeads, 0, 1}, {}};
-  LayerCall call = {kHeads, 1, 1.0f, 77, for_each_row, layer, tables.tables()};
+  LayerCall call = {kHeads, Divisor(1), 1.0f, 77, for_each_row, layer, tables.tables()};
   call.tables.states = states.get();
   call.tables.outs = outs.get();
   ASSERT_EQ(launch_merge(call, nullptr), cudaSuccess);

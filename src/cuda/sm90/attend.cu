@@ -16,7 +16,7 @@ namespace {
 
 struct Variant {
   int heads, cluster, threads;
-  void (*kernel)(const LayerCall, const Divisors);
+  void (*kernel)(const Call);
   size_t shared_bytes;
 };
 
@@ -142,15 +142,15 @@ cudaError_t prepare_attend(Room* room) {
   return cudaSuccess;
 }
 
-cudaError_t launch_attend(const LayerCall& call, const Spread& spread, cudaStream_t stream) {
-  const Variant& variant = variant_of(spread.cluster, group_heads(call.heads, spread.groups));
-  const Launch launch(variant, call.limits.parts, spread.groups, stream);
-  Divisors page_tokens;
+cudaError_t launch_attend(const LayerCall& layer, const Spread& spread, cudaStream_t stream) {
+  Call call = {layer, {}, group_heads(layer.heads, spread.groups)};
   for (int scope = 0; scope < kScopes; ++scope) {
     // A scope without tokens has no pages.
-    page_tokens.of_scope[scope] = Divisor(std::max(1, call.layer.scopes[scope].shape.page_tokens));
+    call.page_tokens[scope] = Divisor(std::max(1, layer.layer.scopes[scope].shape.page_tokens));
   }
-  return cudaLaunchKernelEx(&launch.config, variant.kernel, call, page_tokens);
+  const Variant& variant = variant_of(spread.cluster, call.group_heads);
+  const Launch launch(variant, call.limits.parts, spread.groups, stream);
+  return cudaLaunchKernelEx(&launch.config, variant.kernel, call);
 }
 
 }  // namespace steady::cuda::sm90

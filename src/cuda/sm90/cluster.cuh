@@ -24,7 +24,7 @@ __device__ inline void hand_over(uint64_t* barrier) {
 /// empty one.
 class TileCursor {
  public:
-  __device__ explicit TileCursor(const LayerCall& call) : call_(call) {}
+  __device__ explicit TileCursor(const Call& call) : call_(call) {}
 
   __device__ void start(const PartRange& range) {
     end_ = range.end;
@@ -72,7 +72,7 @@ class TileCursor {
     tile_ = first_tile_ = unit_ * units_.tokens_each;
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   WorkPosition end_;
   int row_, unit_, tile_ = 0, first_tile_ = 0;
   RowPlan plan_;
@@ -85,7 +85,7 @@ struct Position {
   int scope, in_scope;  // the position in the scope
 };
 
-__device__ inline Position position_of(const LayerCall& call, const TileCursor& tile, int token) {
+__device__ inline Position position_of(const Call& call, const TileCursor& tile, int token) {
   Position position = {nullptr, 0, tile.begin() + token};
   if (!tile.valid() || position.in_scope >= tile.unit_end()) return position;
   const int window = tile.plan().tokens[0];
@@ -102,7 +102,7 @@ __device__ inline Position position_of(const LayerCall& call, const TileCursor& 
 /// all that can be known before. False without a plan for this batch. When all roles have done
 /// theirs, all that other blocks send here has come: then the block may go.
 template <int kCluster, class Role>
-__device__ bool do_part(const LayerCall& call, Role role) {
+__device__ bool do_part(const Call& call, Role role) {
   touch_parameters(call);
   const PartRange part = read_plan(&call.tables.plan.parts[ptx::block_number() / kCluster]);
   const bool has_plan = planned_early(call);

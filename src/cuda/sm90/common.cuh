@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "core/work.hpp"
-#include "cuda/divisor.hpp"
 #include "cuda/ptx/grid.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/sm90/attend.hpp"
@@ -22,6 +21,13 @@ inline constexpr int kGroupThreads = 128;           // a warpgroup
 inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
 inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but by columns
 inline constexpr int kMostHeads = 64;               // of a block: the rows of products
+
+/// What blocks are told, by value: beside the layer what the launch has worked out, so that no
+/// thread divides.
+struct Call : LayerCall {
+  Divisor page_tokens[kScopes];  // of slots into pages
+  int group_heads;               // of each group but the last
+};
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a
 /// multiprocessor's. Who takes more can have what others give up, and waits for ever if that is not
@@ -54,7 +60,7 @@ __device__ inline bool planned_early(const LayerCall& call) {
 }
 
 /// Has the parameters brought into the cache for constants, by a word of every 64 bytes.
-__device__ inline void touch_parameters(const LayerCall& call) {
+__device__ inline void touch_parameters(const Call& call) {
   const auto* const words = reinterpret_cast<const uint32_t*>(&call);
 #pragma unroll
   for (size_t i = 0; i < sizeof call / sizeof *words; i += 16) ptx::touch(words[i]);
@@ -72,11 +78,6 @@ struct alignas(1024) Lines {
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
 using Block = Lines<64>;
-
-/// Of slots into pages.
-struct Divisors {
-  Divisor of_scope[kScopes];
-};
 
 /// Of its warp's sixteen rows of a product a lane has one in each half. Up to 32 heads fill one
 /// half, so that all warps have some.
@@ -137,7 +138,7 @@ __device__ inline UnitPlace place_of(const RowPlan& row, int units, int unit) {
 /// What this thread of a weigher keeps of a row that goes on: so many values, in each of the grid's
 /// weighers, of which this is the `weigher`-th of its block's.
 template <int kValues>
-__device__ float4* kept_sums(const LayerCall& call, int weighers, int weigher) {
+__device__ float4* kept_sums(const Call& call, int weighers, int weigher) {
   const int block = static_cast<int>(blockIdx.y * gridDim.x) + ptx::block_number();
   return reinterpret_cast<float4*>(call.tables.kept) +
          (static_cast<int64_t>(block) * weighers + weigher) * (kValues / 4 * kGroupThreads) +
@@ -145,11 +146,11 @@ __device__ float4* kept_sums(const LayerCall& call, int weighers, int weigher) {
 }
 
 /// The heads of this block.
-__device__ inline int first_head(const LayerCall& call) {
-  return static_cast<int>(blockIdx.y) * group_heads(call.heads, static_cast<int>(gridDim.y));
+__device__ inline int first_head(const Call& call) {
+  return static_cast<int>(blockIdx.y) * call.group_heads;
 }
-__device__ inline int heads_here(const LayerCall& call) {
-  return min(group_heads(call.heads, static_cast<int>(gridDim.y)), call.heads - first_head(call));
+__device__ inline int heads_here(const Call& call) {
+  return min(call.group_heads, call.heads - first_head(call));
 }
 
 /// Two sums, rounded; the first one in the lower half.

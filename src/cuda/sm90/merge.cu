@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kMergeThreads)
   if (call.tables.faults != nullptr && blockIdx.x == 0 && blockIdx.y == 0 && threadIdx.x == 0)
     ++*call.tables.layer;
   if (split_count == 0) return;
-  const int rows = look == Look::kAll ? call.layer.batch * call.queries : split_count;
+  const int rows = look == Look::kAll ? call.layer.batch * call.queries.number() : split_count;
   for (int i = static_cast<int>(blockIdx.y); i < rows; i += static_cast<int>(gridDim.y)) {
     const int row = look == Look::kAll ? i : call.tables.plan.split_rows[i];
     const RowPlan plan = call.tables.plan.rows[row];
@@ -75,7 +75,7 @@ cudaError_t launch_merge(const LayerCall& call, cudaStream_t stream) {
   // With no more rows than parts all are looked at: one look-up less. More blocks than a card
   // holds at once would only come and go.
   constexpr int kMostBlocks = 2048;
-  const int rows = call.layer.batch * call.queries;
+  const int rows = call.layer.batch * call.queries.number();
   cudaLaunchAttribute attribute = {};
   attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   attribute.val.programmaticStreamSerializationAllowed = 1;

@@ -70,8 +70,8 @@ struct HeadEnd {
 /// of its sums. Then, because weighers wait for that, the caller has the lse, or merge the state of
 /// a split row's unit, if `writes`. For a head that there is, whose sink `sink()` is.
 template <class Sink, class Tell>
-__device__ void end_head(const LayerCall& call, const UnitPlace& place, int row, int head,
-                         float sum, SoftmaxState state, const Sink& sink, SoftmaxState* row_so_far,
+__device__ void end_head(const Call& call, const UnitPlace& place, int row, int head, float sum,
+                         SoftmaxState state, const Sink& sink, SoftmaxState* row_so_far,
                          bool writes, const Tell& tell) {
   HeadEnd end = {sum, 0.0f, 1.0f, 1.0f};
   if (place.joins) [[unlikely]] {
@@ -103,7 +103,7 @@ template <int kHalves, class In>
 class HeadWeights {
  public:
   static constexpr int kScores = In::kScores;
-  __device__ explicit HeadWeights(const LayerCall& call) : call_(call) {}
+  __device__ explicit HeadWeights(const Call& call) : call_(call) {}
 
   __device__ void begin_unit() {
     // A product with a scale that is not a positive number does not keep the order of scores.
@@ -203,7 +203,7 @@ class HeadWeights {
       score = at_once ? score * to_base_2 : score * call_.softmax_scale * kLog2e;
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   // Of the unit so far, for this lane's heads: the reference, what sixteens of weights add up to,
   // and whether scores are scaled before they meet the reference; whether any token was named.
   float reference_[kHalves], sum_[kHalves];

@@ -94,8 +94,8 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<float> kept(
       size_t{1} * limits.parts * std::max(kernel.cluster, 1) * groups * kMostRows * kHeadDim, NAN);
   const Tables tables = {plan, nullptr, states.data(), outs.data(), kept.data(), nullptr, &layers};
-  const LayerCall call = {heads, 1,      inputs.shape().softmax_scale,
-                          kSeal, limits, inputs.layer(answer.out.data(), answer.lse.data()),
+  const LayerCall call = {heads, Divisor(1), inputs.shape().softmax_scale,
+                          kSeal, limits,     inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.cluster != Kernel::kPortable) {
     const sm90::Spread spread = {kernel.cluster, groups, limits.parts};

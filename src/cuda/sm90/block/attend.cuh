@@ -13,7 +13,7 @@ inline constexpr int kScorerRegisters = 120, kWeigherRegisters = 160, kProducerR
 static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
               kThreads / kGroupThreads * kRegistersAtFirst);
 
-__device__ inline void prepare(const LayerCall& call, Shared& shared) {
+__device__ inline void prepare(const Call& call, Shared& shared) {
   if (threadIdx.x == 0) {
     shared.heads = heads_here(call);
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
@@ -33,9 +33,7 @@ __device__ inline void prepare(const LayerCall& call, Shared& shared) {
 }
 
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads, 1)
-    block_kernel(const __grid_constant__ LayerCall call,
-                 const __grid_constant__ Divisors page_tokens) {
+__global__ void __launch_bounds__(kThreads, 1) block_kernel(const __grid_constant__ Call call) {
   auto& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
   prepare(call, shared);
   ptx::let_next_grid_begin();
@@ -51,7 +49,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int group = __shfl_sync(~0u, static_cast<int>(threadIdx.x) / kGroupThreads, 0);
   if (group == 0) {
     ptx::change_registers<kRegistersAtFirst, kScorerRegisters>();
-    Scorer<kHeads>(call, page_tokens, shared).part(range);
+    Scorer<kHeads>(call, shared).part(range);
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
     Producer(call, shared).part();

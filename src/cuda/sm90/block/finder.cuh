@@ -13,8 +13,7 @@ __device__ const int32_t kNoSlot = kHole;
 /// Each warp finds sixteen tokens of a tile; two lanes share one.
 class Finder {
  public:
-  __device__ Finder(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
-      : call_(call), page_tokens_(page_tokens), shared_(shared) {}
+  __device__ Finder(const Call& call, Shared& shared) : call_(call), shared_(shared) {}
 
   /// Finds the first tiles of a part that has some.
   __device__ void begin(const PartRange& range) {
@@ -36,19 +35,16 @@ class Finder {
     const int32_t slot = shared_.slots[token];
     __syncwarp();
     read_slot(token, upper);
-    const Pool &first = call_.layer.scopes[0], &second = call_.layer.scopes[1];
-    const auto either = [&](const auto& a, const auto& b) { return scope == 0 ? a : b; };
-    const int page_tokens = either(first.shape.page_tokens, second.shape.page_tokens);
+    const Pool& pool = call_.layer.scopes[scope];
+    const int page_tokens = pool.shape.page_tokens;
     const int32_t inside = slot < 0 ? 0 : slot;  // what a hole makes of it is not used
-    const int32_t page = scope == 0 ? page_tokens_.of_scope[0].divide(inside)
-                                    : page_tokens_.of_scope[1].divide(inside);
+    const int32_t page = call_.page_tokens[scope].divide(inside);
     const int32_t in_page = inside - page * page_tokens;
-    const auto format = either(first.shape.format, second.shape.format);
-    const uint8_t* const begin = either(first.pages, second.pages) +
-                                 page * either(first.page_stride_bytes, second.page_stride_bytes);
+    const auto format = pool.shape.format;
+    const uint8_t* const begin = pool.pages + page * pool.page_stride_bytes;
     const uint8_t* const data = begin + steady_data_offset(format, in_page);
     const uint8_t* const scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
-    const bool named = slot >= 0 && page < either(first.page_count, second.page_count);
+    const bool named = slot >= 0 && page < pool.page_count;
     const bool plain =
         format == STEADY_CACHE_FP8 && (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
                                        reinterpret_cast<uintptr_t>(scales) % sizeof(uint2)) == 0;
@@ -99,9 +95,9 @@ class Finder {
     const bool has_slot = in_scope < unit_end_;
     scope_ = in_scope >= window_;
     if (scope_ == 1) in_scope -= window_;
-    const Pool* const pools = call_.layer.scopes;
-    const int32_t* const slots = scope_ == 0 ? pools[0].slots : pools[1].slots;
-    const int64_t stride = scope_ == 0 ? pools[0].slots_stride : pools[1].slots_stride;
+    const Pool& pool = call_.layer.scopes[scope_];
+    const int32_t* const slots = pool.slots;
+    const int64_t stride = pool.slots_stride;
     if (!upper) {
       ptx::copy_async_4(&shared_.slots[token],
                         has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
@@ -109,8 +105,7 @@ class Finder {
     if (tile_begin_ != tiles_end_) tile_begin_ += kTokens;
   }
 
-  const LayerCall& call_;
-  const Divisors& page_tokens_;
+  const Call& call_;
   Shared& shared_;
   Ring<kFounds> found_;
   // The next tile whose slots will be read: its row and how many tokens of that the window has; as

@@ -13,7 +13,7 @@ namespace steady::cuda::sm90::block {
 /// memory into registers: such loads would share scoreboards with others that take less time.
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, Shared& shared) : call_(call), shared_(shared) {}
+  __device__ Producer(const Call& call, Shared& shared) : call_(call), shared_(shared) {}
 
   /// All tiles of a part that has some.
   __device__ void part() {
@@ -154,7 +154,7 @@ class Producer {
     }
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared& shared_;
   Ring<kFounds> found_;
   Ring<kBuffers> ring_;

@@ -12,8 +12,8 @@ namespace steady::cuda::sm90::block {
 template <int kHeads>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared& shared)
-      : call_(call), shared_(shared), finder_(call, page_tokens, shared), head_weights_(call) {}
+  __device__ Scorer(const Call& call, Shared& shared)
+      : call_(call), shared_(shared), finder_(call, shared), head_weights_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
@@ -184,7 +184,7 @@ class Scorer {
         [&](const HeadEnd& end) { shared_.unit_end[R::row(half)] = end; });
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared& shared_;
   Finder finder_;
   uint32_t units_ = 0, tiles_ = 0;  // so far

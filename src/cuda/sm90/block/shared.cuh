@@ -38,13 +38,13 @@ struct Unit {
 /// Goes through the units of a part, row after row.
 class UnitCursor {
  public:
-  __device__ UnitCursor(const LayerCall& call, const PartRange& range)
+  __device__ UnitCursor(const Call& call, const PartRange& range)
       : end_(range.end), row_(range.begin.row), unit_(range.begin.unit), first_unit_(unit_) {
     begin_row(call);
   }
 
   __device__ bool valid() const { return before({row_, unit_}, end_); }
-  __device__ void advance(const LayerCall& call) {
+  __device__ void advance(const Call& call) {
     ++number_;
     if (++unit_ < units_.count) return;
     ++row_;
@@ -77,7 +77,7 @@ class UnitCursor {
   }
 
  private:
-  __device__ void begin_row(const LayerCall& call) {
+  __device__ void begin_row(const Call& call) {
     plan_ = read_plan(&call.tables.plan.rows[row_]);
     units_ = cut_row(plan_.tokens[0] + plan_.tokens[1], call.limits);
   }

@@ -11,7 +11,7 @@ namespace steady::cuda::sm90::block {
 template <int kHeads>
 class Weigher {
  public:
-  __device__ Weigher(const LayerCall& call, int first_dim, Shared& shared)
+  __device__ Weigher(const Call& call, int first_dim, Shared& shared)
       : call_(call), shared_(shared), first_dim_(first_dim) {}
 
   /// All tiles of a part that has some, from row `row` on.
@@ -175,7 +175,7 @@ class Weigher {
     }
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared& shared_;
   const int first_dim_;
   uint32_t units_ = 0, tiles_ = 0;  // so far

@@ -48,9 +48,7 @@ __device__ void prepare(Shared<S>& shared) {
 }
 
 template <int kCluster, int kHeads>
-__global__ void __launch_bounds__(kThreads, 1)
-    columns_kernel(const __grid_constant__ LayerCall call,
-                   const __grid_constant__ Divisors page_tokens) {
+__global__ void __launch_bounds__(kThreads, 1) columns_kernel(const __grid_constant__ Call call) {
   using S = Share<kCluster, kHeads>;
   auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
   prepare(shared);
@@ -60,10 +58,10 @@ __global__ void __launch_bounds__(kThreads, 1)
   bool has_plan;
   if (group < kScorers) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kScorer>();
-    has_plan = do_part<S::kCluster>(call, Scorer<S>(call, page_tokens, shared, group));
+    has_plan = do_part<S::kCluster>(call, Scorer<S>(call, shared, group));
   } else if (group < kScorers + 2) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kCopier>();
-    has_plan = do_part<S::kCluster>(call, Copier<S>(call, page_tokens, shared));
+    has_plan = do_part<S::kCluster>(call, Copier<S>(call, shared));
   } else if (group == kScorers + 2) {
     ptx::change_registers<kRegistersAtFirst, Registers<S>::kWeigher>();
     has_plan = do_part<S::kCluster>(call, Weigher<S>(call, shared));

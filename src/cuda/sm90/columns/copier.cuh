@@ -12,9 +12,8 @@ namespace steady::cuda::sm90::columns {
 template <class S>
 class Copier {
  public:
-  __device__ Copier(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared)
+  __device__ Copier(const Call& call, Shared<S>& shared)
       : call_(call),
-        page_tokens_(page_tokens),
         shared_(shared),
         places_(shared.found[team()].places + first_token()),
         ahead_(call) {}
@@ -82,7 +81,7 @@ class Copier {
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope];
     if (slot != kHole && pool.has(slot)) {
-      const Token token = pool.token(slot, page_tokens_.of_scope[scope].divide(slot));
+      const Token token = pool.token(slot, call_.page_tokens[scope].divide(slot));
       named = true;
       slow = pool.shape.format != STEADY_CACHE_FP8 ||
              (reinterpret_cast<uintptr_t>(token.data) % sizeof(uint4) |
@@ -128,8 +127,7 @@ class Copier {
     int32_t slot;
   };
 
-  const LayerCall& call_;
-  const Divisors& page_tokens_;
+  const Call& call_;
   Shared<S>& shared_;
   Found::Place* const places_;
   TileCursor ahead_;                  // this warp's first tile whose slot is not read

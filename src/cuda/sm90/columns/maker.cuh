@@ -11,7 +11,7 @@ namespace steady::cuda::sm90::columns {
 template <class S>
 class Maker {
  public:
-  __device__ Maker(const LayerCall& call, Shared<S>& shared)
+  __device__ Maker(const Call& call, Shared<S>& shared)
       : call_(call),
         shared_(shared),
         head_(8 * (two() / S::kQuarters) +
@@ -283,7 +283,7 @@ class Maker {
         [&] { return sink_; }, &row_so_far_, rank == 0, tell);
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared<S>& shared_;
   const int head_;  // the first of this warp's, in the block
   TileCursor tile_;

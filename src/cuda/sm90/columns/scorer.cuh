@@ -13,9 +13,8 @@ namespace steady::cuda::sm90::columns {
 template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared, int team)
+  __device__ Scorer(const Call& call, Shared<S>& shared, int team)
       : call_(call),
-        page_tokens_(page_tokens),
         rank_(ptx::cluster_rank()),
         shared_(shared),
         team_(team),
@@ -264,7 +263,7 @@ class Scorer {
     if (named) {
       const Pool& pool = call_.layer.scopes[position.scope];
       const int32_t slot = *position.slot;
-      token = pool.token(slot, page_tokens_.of_scope[position.scope].divide(slot));
+      token = pool.token(slot, call_.page_tokens[position.scope].divide(slot));
     }
 #pragma unroll 1
     for (int own = lane() % 2 * 2; own < kOwnBlocks * kBlockChunks; own += 4) {
@@ -303,8 +302,7 @@ class Scorer {
     }
   }
 
-  const LayerCall& call_;
-  const Divisors& page_tokens_;
+  const Call& call_;
   const int rank_;
   Shared<S>& shared_;
   const int team_, heads_;

@@ -12,7 +12,7 @@ namespace steady::cuda::sm90::columns {
 template <class S>
 class Weigher {
  public:
-  __device__ Weigher(const LayerCall& call, Shared<S>& shared)
+  __device__ Weigher(const Call& call, Shared<S>& shared)
       : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call) {}
 
   /// All tiles of a part that has some.
@@ -187,7 +187,7 @@ class Weigher {
       write_chunk(out, *reinterpret_cast<const Chunk*>(stage().at(head, chunk * kChunkDims)));
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;

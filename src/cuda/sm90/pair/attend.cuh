@@ -34,9 +34,7 @@ __device__ void prepare(Shared<S>& shared) {
 }
 
 template <int kHeads>
-__global__ void __launch_bounds__(kThreads, 1)
-    pair_kernel(const __grid_constant__ LayerCall call,
-                const __grid_constant__ Divisors page_tokens) {
+__global__ void __launch_bounds__(kThreads, 1) pair_kernel(const __grid_constant__ Call call) {
   using S = Share<kHeads>;
   auto& shared = *reinterpret_cast<Shared<S>*>(ptx::dynamic_shared());
   prepare(shared);
@@ -52,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     has_plan = do_part<S::kCluster>(call, Weigher<S>(call, shared));
   } else {
     ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
-    has_plan = do_part<S::kCluster>(call, Producer<S>(call, page_tokens, shared));
+    has_plan = do_part<S::kCluster>(call, Producer<S>(call, shared));
   }
   if (!has_plan && blockIdx.y == 0) poison(call);
 }

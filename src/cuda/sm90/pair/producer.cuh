@@ -17,9 +17,8 @@ namespace steady::cuda::sm90::pair {
 template <class S>
 class Producer {
  public:
-  __device__ Producer(const LayerCall& call, const Divisors& page_tokens, Shared<S>& shared)
+  __device__ Producer(const Call& call, Shared<S>& shared)
       : call_(call),
-        page_tokens_(page_tokens),
         shared_(shared),
         first_block_(ptx::cluster_rank() * S::kOwnBlocks),
         at_(line() * sizeof(Block::lines[0])),
@@ -106,8 +105,7 @@ class Producer {
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
     if (found_slot_ != kHole && pool.has(found_slot_)) {
-      const Token place =
-          pool.token(found_slot_, page_tokens_.of_scope[scope_].divide(found_slot_));
+      const Token place = pool.token(found_slot_, call_.page_tokens[scope_].divide(found_slot_));
       const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
       named = true;
@@ -226,8 +224,7 @@ class Producer {
     }
   }
 
-  const LayerCall& call_;
-  const Divisors& page_tokens_;
+  const Call& call_;
   Shared<S>& shared_;
   const int first_block_;  // of this block's share
   const uint32_t at_;      // where a block has this lane's token, in bytes

@@ -12,7 +12,7 @@ namespace steady::cuda::sm90::pair {
 template <class S>
 class Scorer {
  public:
-  __device__ Scorer(const LayerCall& call, Shared<S>& shared)
+  __device__ Scorer(const Call& call, Shared<S>& shared)
       : call_(call),
         rank_(ptx::cluster_rank()),
         shared_(shared),
@@ -140,7 +140,7 @@ class Scorer {
     }
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   const int rank_;
   Shared<S>& shared_;
   const int heads_;

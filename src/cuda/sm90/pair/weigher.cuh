@@ -13,7 +13,7 @@ namespace steady::cuda::sm90::pair {
 template <class S>
 class Weigher {
  public:
-  __device__ Weigher(const LayerCall& call, Shared<S>& shared)
+  __device__ Weigher(const Call& call, Shared<S>& shared)
       : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call), head_weights_(call) {}
 
   /// All tiles of a part that has some.
@@ -236,7 +236,7 @@ class Weigher {
     }
   }
 
-  const LayerCall& call_;
+  const Call& call_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;

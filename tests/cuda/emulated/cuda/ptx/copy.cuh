@@ -45,6 +45,7 @@ template <class T>
 void load_past_l1(T* to, const void* from) {
   load(to, from);
 }
+inline void pin(uint4&) {}
 inline void touch(uint32_t) {}
 
 }  // namespace steady::cuda::ptx
