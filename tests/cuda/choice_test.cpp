@@ -125,6 +125,7 @@ TEST(Divisor, DividesAsDivisionDoes) {
   for (const int32_t number :
        {1, 2, 3, 5, 7, 64, 100, 255, 256, 65537, kMost / 2, kMost - 1, kMost}) {
     const Divisor divisor(number);
+    EXPECT_EQ(divisor.number(), number);
     for (int32_t multiple = 0, i = 0; i < 1000 && multiple <= kMost - number; ++i) {
       multiple += number;  // and its neighbours, where the quotient changes
       EXPECT_EQ(divisor.divide(multiple - 1), (multiple - 1) / number) << number;
