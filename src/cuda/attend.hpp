@@ -11,10 +11,10 @@
 
 namespace steady::cuda {
 
-/// What attend and merge kernels are told, by value.
+/// What attend, merge and check kernels are told, by value.
 struct LayerCall {
   int heads;
-  Divisor queries;  ///< of rows into requests
+  Divisor queries;  ///< of a request; divides rows into requests
   float softmax_scale;
   uint64_t seal;
   PlanLimits limits;

@@ -31,7 +31,7 @@ __device__ inline uint32_t pair_of(const uint32_t (&words)[kWords], int i) {
   return i % 2 == 0 ? ptx::extend_bytes<0, 1>(words[i / 2]) : ptx::extend_bytes<2, 3>(words[i / 2]);
 }
 
-/// Not zero where a byte is NaN (0x7f, 0xff): a carry into the sign, from those alone.
+/// Of each byte the upper bit, kCarries, is set if it is NaN (0x7f, 0xff); the others mean nothing.
 __device__ inline uint32_t nan_carries(uint32_t bytes) {
   return (bytes & 0x7f7f7f7fu) + 0x01010101u;
 }
@@ -86,7 +86,7 @@ __device__ inline uint32_t large_scales(uint32_t bytes) {
   return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
 }
 
-/// Looks for NaN among bytes.
+/// Looks for NaN among the bytes of words.
 class NanFinder {
  public:
   __device__ void see(uint32_t bytes) { carries_ |= nan_carries(bytes); }

@@ -64,7 +64,7 @@ __device__ inline void load_past_l1(uint32_t* to, const void* from) {
   asm volatile("ld.global.cg.u32 %0, [%1];" : "=r"(*to) : "l"(from));
 }
 
-/// Has it made where it stands.
+/// Has the value made before what follows.
 __device__ inline void pin(uint4& value) {
   asm volatile("" : "+r"(value.x), "+r"(value.y), "+r"(value.z), "+r"(value.w));
 }

@@ -142,11 +142,11 @@ cudaError_t prepare_attend(Room* room) {
   return cudaSuccess;
 }
 
-cudaError_t launch_attend(const LayerCall& layer, const Spread& spread, cudaStream_t stream) {
-  Call call = {layer, {}, group_heads(layer.heads, spread.groups)};
+cudaError_t launch_attend(const LayerCall& given, const Spread& spread, cudaStream_t stream) {
+  Call call = {given, {}, group_heads(given.heads, spread.groups)};
   for (int scope = 0; scope < kScopes; ++scope) {
     // A scope without tokens has no pages.
-    call.page_tokens[scope] = Divisor(std::max(1, layer.layer.scopes[scope].shape.page_tokens));
+    call.page_tokens[scope] = Divisor(std::max(1, given.layer.scopes[scope].shape.page_tokens));
   }
   const Variant& variant = variant_of(spread.cluster, call.group_heads);
   const Launch launch(variant, call.limits.parts, spread.groups, stream);

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/work.hpp"
+#include "cuda/divisor.hpp"
 #include "cuda/ptx/grid.cuh"
 #include "cuda/row_state.cuh"
 #include "cuda/sm90/attend.hpp"
@@ -22,10 +23,10 @@ inline constexpr int kWarps = kGroupThreads / 32;   // of a warpgroup
 inline constexpr int kThreads = 4 * kGroupThreads;  // of a block, but by columns
 inline constexpr int kMostHeads = 64;               // of a block: the rows of products
 
-/// What blocks are told, by value: beside the layer what the launch has worked out, so that no
-/// thread divides.
+/// What blocks are told, by value: beside the layer what the launch has worked out, so that threads
+/// need not divide for it.
 struct Call : LayerCall {
-  Divisor page_tokens[kScopes];  // of slots into pages
+  Divisor page_tokens[kScopes];  // of each scope; divides slots into pages
   int group_heads;               // of each group but the last
 };
 

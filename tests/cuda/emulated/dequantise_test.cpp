@@ -12,12 +12,22 @@
 namespace steady::cuda {
 namespace {
 
-/// Sixteen codes, from `first` on.
+/// The `i`-th of sixteen codes from `first` on. Their signs take turns: none may be a neighbour's.
+uint32_t code_from(uint32_t first, uint32_t i) { return (first + i) ^ i % 2 << 7; }
 uint4 codes_from(uint32_t first) {
-  const auto word = [](uint32_t code) {
-    return code | (code + 1) << 8 | (code + 2) << 16 | (code + 3) << 24;
+  const auto word = [](uint32_t first_code) {
+    uint32_t codes = 0;
+    for (uint32_t i = 0; i < 4; ++i) codes |= code_from(first_code, i) << 8 * i;
+    return codes;
   };
   return {word(first), word(first + 4), word(first + 8), word(first + 12)};
+}
+
+TEST(Dequantise, ABytesSignFillsTheEightBitsAboveIt) {
+  EXPECT_EQ((ptx::extend_bytes<0, 1>(0x80017ffeu)), 0x007ffffeu);
+  EXPECT_EQ((ptx::extend_bytes<2, 3>(0x80017ffeu)), 0xff800001u);
+  EXPECT_EQ((ptx::extend_bytes<0, 2>(0x80017ffeu)), 0x0001fffeu);
+  EXPECT_EQ((ptx::extend_bytes<1, 3>(0x80017ffeu)), 0xff80007fu);
 }
 
 TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
@@ -28,7 +38,7 @@ TEST(Dequantise, EveryCodeUnderEveryScaleIsExactOrRoundedOnce) {
       uint16_t values[16];
       std::memcpy(values, chunks, sizeof values);
       for (uint32_t i = 0; i < 16; ++i) {
-        const auto code = static_cast<uint8_t>(first + i);
+        const auto code = static_cast<uint8_t>(code_from(first, i));
         const float wanted = float_from_e4m3(code) * float_from_ue8m0(static_cast<uint8_t>(scale));
         const float got = float_from_bf16(values[i]);
         if (std::isnan(wanted)) {

@@ -110,10 +110,10 @@ class Producer {
     uint4 bytes[kBlocks + 1];
 #pragma unroll
     for (int i = 0; i <= kBlocks; ++i) bytes[i] = raw.bytes[i][place.lane];
-    __syncwarp();                                             // all have read the scales
+    __syncwarp();                                             // all have read bytes and scales
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
     const int chunk = kLaneChunks * place.share;
-    begin_copies(place, next);  // now all bytes have been read
+    begin_copies(place, next);
     // Two blocks' values in turn: registers that are being stored cannot be written yet.
     Chunk values[2][kLaneChunks];
     const auto leave = [&](int block) {
