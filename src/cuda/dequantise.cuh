@@ -31,11 +31,15 @@ __device__ inline uint32_t pair_of(const uint32_t (&words)[kWords], int i) {
   return i % 2 == 0 ? ptx::extend_bytes<0, 1>(words[i / 2]) : ptx::extend_bytes<2, 3>(words[i / 2]);
 }
 
-/// Of each byte the upper bit, kCarries, is set if it is NaN (0x7f, 0xff); the others mean nothing.
-__device__ inline uint32_t nan_carries(uint32_t bytes) {
-  return (bytes & 0x7f7f7f7fu) + 0x01010101u;
-}
-inline constexpr uint32_t kCarries = 0x80808080u;
+/// Looks for NaN (0x7f, 0xff) among the bytes of words.
+class NanFinder {
+ public:
+  __device__ void see(uint32_t bytes) { carries_ |= (bytes & 0x7f7f7f7fu) + 0x01010101u; }
+  __device__ bool found() const { return (carries_ & 0x80808080u) != 0; }
+
+ private:
+  uint32_t carries_ = 0;  // into the sign of a byte, from NaN alone
+};
 
 /// NaN bytes (0x7f, 0xff) would have come out as ±480.
 __device__ inline uint32_t keep_nan(uint32_t values, uint32_t bytes) {
@@ -54,10 +58,10 @@ __device__ inline void dequantise(const uint32_t (&bytes)[kWords], uint32_t scal
 #pragma unroll
   for (int i = 0; i < 2 * kWords; ++i)
     values[i] = ptx::multiply_bf16x2(bf16x2_from_e4m3(pair_of(bytes, i)), scale);
-  uint32_t carries = 0;
+  NanFinder nan;
 #pragma unroll
-  for (int i = 0; i < kWords; ++i) carries |= nan_carries(bytes[i]);
-  if ((carries & kCarries) == 0) return;
+  for (int i = 0; i < kWords; ++i) nan.see(bytes[i]);
+  if (!nan.found()) return;
 #pragma unroll
   for (int i = 0; i < 2 * kWords; ++i) values[i] = keep_nan(values[i], pair_of(bytes, i));
 }
@@ -85,16 +89,6 @@ __device__ inline uint32_t factor(uint32_t scale_byte) {
 __device__ inline uint32_t large_scales(uint32_t bytes) {
   return ((bytes & 0x7f7f7f7fu) + 0x79797979u) & bytes & 0x80808080u;
 }
-
-/// Looks for NaN among the bytes of words.
-class NanFinder {
- public:
-  __device__ void see(uint32_t bytes) { carries_ |= nan_carries(bytes); }
-  __device__ bool found() const { return (carries_ & kCarries) != 0; }
-
- private:
-  uint32_t carries_ = 0;
-};
 
 /// Bytes 0 and 2 of a word, and bytes 1 and 3, times a scale whose factor() is given.
 struct EvenOdd {
@@ -135,7 +129,7 @@ class PlainDequantiser {
 
  private:
   uint2 scales_;
-  plain::NanFinder nan_;
+  NanFinder nan_;
 };
 
 }  // namespace steady::cuda

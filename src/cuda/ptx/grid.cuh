@@ -13,7 +13,7 @@ namespace steady::cuda::ptx {
 __device__ inline int block_number() {
   uint32_t number;
   asm volatile("mov.u32 %0, %%ctaid.x;" : "=r"(number));
-  __builtin_assume(number < 1u << 31);  // in the same way as below
+  __builtin_assume(number < 1u << 31);  // as in thread_number()
   return static_cast<int>(number);
 }
 

@@ -7,7 +7,6 @@
 #include <cuda_runtime.h>
 
 #include "cuda/attend.hpp"
-#include "numeric/host_device.hpp"
 
 namespace steady::cuda::sm90 {
 
@@ -28,7 +27,7 @@ struct Spread {
 };
 
 /// Heads of a group, the last one's excepted.
-STEADY_HOST_DEVICE inline int group_heads(int heads, int groups) {
+inline int group_heads(int heads, int groups) {
   return ((heads + groups - 1) / groups + 7) / 8 * 8;
 }
 

@@ -82,7 +82,7 @@ TEST(Dequantise, ThePlainWayOfEvenAndOddBytesIsTheSameOrSaysThatItIsNot) {
     for (uint32_t code = 0; code < 256; ++code) {
       for (int place = 0; place < 4; ++place) {
         const uint32_t word[] = {(0x7e3800feu & ~(0xffu << 8 * place)) | code << 8 * place};
-        plain::NanFinder nan;
+        NanFinder nan;
         const auto got = plain::values_of(word[0], plain::factor(scale), &nan);
         ASSERT_EQ(nan.found(), (code & 0x7f) == 0x7f) << code << ' ' << place;
         if (nan.found() || scale > 134) continue;

@@ -193,7 +193,7 @@ class Scorer {
     const uint8_t* const from = raw.lines[line] + chunk * sizeof(Chunk);
     const auto to = reinterpret_cast<uintptr_t>(shared_.values[buffer_.index][0].at(line, chunk));
     const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
-    plain::NanFinder nan;
+    NanFinder nan;
     Operand tokens[2];
     pin(sums);
 #pragma unroll
