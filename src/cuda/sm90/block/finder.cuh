@@ -36,14 +36,9 @@ class Finder {
     __syncwarp();
     read_slot(token, upper);
     const Pool& pool = call_.layer.scopes[scope];
-    const int page_tokens = pool.shape.page_tokens;
     const int32_t inside = slot < 0 ? 0 : slot;  // what a hole makes of it is not used
     const int32_t page = call_.page_tokens[scope].divide(inside);
-    const int32_t in_page = inside - page * page_tokens;
-    const auto format = pool.shape.format;
-    const uint8_t* const begin = pool.pages + page * pool.page_stride_bytes;
-    const uint8_t* const data = begin + steady_data_offset(format, in_page);
-    const uint8_t* const scales = begin + steady_fp8_scales_offset(page_tokens, in_page);
+    const auto [format, data, scales] = pool.token(inside, page);
     const bool named = slot >= 0 && page < pool.page_count;
     const bool plain =
         format == STEADY_CACHE_FP8 && (reinterpret_cast<uintptr_t>(data) % sizeof(uint4) |
@@ -96,11 +91,9 @@ class Finder {
     scope_ = in_scope >= window_;
     if (scope_ == 1) in_scope -= window_;
     const Pool& pool = call_.layer.scopes[scope_];
-    const int32_t* const slots = pool.slots;
-    const int64_t stride = pool.slots_stride;
     if (!upper) {
       ptx::copy_async_4(&shared_.slots[token],
-                        has_slot ? slots + row_ * stride + in_scope : &kNoSlot);
+                        has_slot ? pool.slots + row_ * pool.slots_stride + in_scope : &kNoSlot);
     }
     if (tile_begin_ != tiles_end_) tile_begin_ += kTokens;
   }

@@ -214,8 +214,8 @@ class Producer {
     const uint32_t others = __ballot_sync(~0u, again);
     again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
     if (!slow && !again) return;
-    const Pool& pool = call_.layer.scopes[scope];
-    const Token place = pool.token(slot);
+    const Token place =
+        call_.layer.scopes[scope].token(slot, call_.page_tokens[scope].divide(slot));
 #pragma unroll 1
     for (int i = 0; i < kOwnBlocks * kLaneChunks; ++i) {
       const int block = i / kLaneChunks, own = kLaneChunks * share() + i % kLaneChunks;
