@@ -94,8 +94,13 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<float> kept(
       size_t{1} * limits.parts * std::max(kernel.cluster, 1) * groups * kMostRows * kHeadDim, NAN);
   const Tables tables = {plan, nullptr, states.data(), outs.data(), kept.data(), nullptr, &layers};
-  const LayerCall call = {heads, Divisor(1), inputs.shape().softmax_scale,
-                          kSeal, limits,     inputs.layer(answer.out.data(), answer.lse.data()),
+  const Shape& shape = inputs.shape();
+  const LayerCall call = {heads,
+                          Divisor(shape.queries),
+                          shape.softmax_scale,
+                          kSeal,
+                          limits,
+                          inputs.layer(answer.out.data(), answer.lse.data()),
                           tables};
   if (kernel.cluster != Kernel::kPortable) {
     const sm90::Spread spread = {kernel.cluster, groups, limits.parts};
@@ -213,6 +218,15 @@ TEST_P(Emulated, BitsDoNotDependOnWhoDoesTheUnits) {
   EXPECT_TRUE(run(inputs, kFinelySplit, GetParam()) == joined);
   const PlanLimits a_part_each = {5, 0, 64, 16};
   EXPECT_TRUE(run(inputs, a_part_each, GetParam()) == joined);
+}
+
+TEST_P(Emulated, QueriesOfOneRequestHaveTheBitsOfRequestsOfTheirOwn) {
+  Inputs inputs(heads(3), 70, 110, STEADY_CACHE_FP8);
+  const Answer apart = run(inputs, kSplit, GetParam());
+  inputs.make_one_request();
+  const Answer together = run(inputs, kSplit, GetParam());
+  expect_close(together, oracle(inputs));
+  EXPECT_TRUE(together == apart);
 }
 
 TEST(EmulatedPortable, BitsDoNotDependOnTheHeadsThatABlockDoesTogether) {

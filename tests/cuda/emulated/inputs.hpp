@@ -41,8 +41,8 @@ class Inputs {
 
   const Shape& shape() const { return shape_; }
   Step step() const {
-    Step step = {kRows, {lengths_[0].data(), 0}, {}};
-    step.compressed[0] = {lengths_[1].data(), 0};
+    Step step = {kRows / shape_.queries, {lengths_[0].data(), 1}, {}};
+    step.compressed[0] = {lengths_[1].data(), 1};
     return step;
   }
 
@@ -79,6 +79,11 @@ class Inputs {
     for (const auto& restore : hidden_) restore();
     hidden_.clear();
   }
+  /// Makes the rows queries of one request. How far the next one would be leads nowhere.
+  void make_one_request() {
+    shape_.queries = kRows;
+    shape_.max_batch = 1;
+  }
   /// Moves queries to where no sixteen bytes can be read at once.
   void move_queries() {
     q_.insert(q_.begin(), 0x7fc0);
@@ -86,9 +91,20 @@ class Inputs {
   }
   Layer layer(uint16_t* out, float* lse) const {
     const int64_t head = kHeadDim, row = head * shape_.heads;
-    const steady_strides vectors = {row, row, head}, numbers = {shape_.heads, shape_.heads, 1};
-    return {0,       kRows,   q_.data() + q_offset_, out, lse, sinks_.data(), vectors,
-            vectors, numbers, {pools_[0], pools_[1]}};
+    const bool together = shape_.queries > 1;
+    constexpr int64_t kNowhere = int64_t{1} << 50;
+    const steady_strides vectors = {together ? kNowhere : row, together ? row : kNowhere, head};
+    const steady_strides numbers = {vectors.batch / head, vectors.query / head, 1};
+    return {0,
+            kRows / shape_.queries,
+            q_.data() + q_offset_,
+            out,
+            lse,
+            sinks_.data(),
+            vectors,
+            vectors,
+            numbers,
+            {pools_[0], pools_[1]}};
   }
 
  private:
