@@ -78,7 +78,7 @@ struct Pool {
   STEADY_HOST_DEVICE Token token(int32_t slot) const {
     return token(slot, slot / shape.page_tokens);
   }
-  /// The same where the slot's page is known.
+  /// The same where the slot's page is known. Of another slot, a place that is not to be read.
   STEADY_HOST_DEVICE Token token(int32_t slot, int32_t page_number) const {
     const int32_t in_page = slot - page_number * shape.page_tokens;
     const uint8_t* page = pages + page_number * page_stride_bytes;

@@ -79,7 +79,7 @@ class Inputs {
     for (const auto& restore : hidden_) restore();
     hidden_.clear();
   }
-  /// Makes the rows queries of one request. How far the next one would be leads nowhere.
+  /// Makes the rows queries of one request, which were one of a request each.
   void make_one_request() {
     shape_.queries = kRows;
     shape_.max_batch = 1;
@@ -92,7 +92,7 @@ class Inputs {
   Layer layer(uint16_t* out, float* lse) const {
     const int64_t head = kHeadDim, row = head * shape_.heads;
     const bool together = shape_.queries > 1;
-    constexpr int64_t kNowhere = int64_t{1} << 50;
+    constexpr int64_t kNowhere = int64_t{1} << 44;  // of requests or queries of which there is one
     const steady_strides vectors = {together ? kNowhere : row, together ? row : kNowhere, head};
     const steady_strides numbers = {vectors.batch / head, vectors.query / head, 1};
     return {0,
