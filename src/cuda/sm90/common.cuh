@@ -28,6 +28,11 @@ inline constexpr int kMostHeads = 64;               // of a block: the rows of p
 struct Call : LayerCall {
   Divisor page_tokens[kScopes];  // of each scope; divides slots into pages
   int group_heads;               // of each group but the last
+
+  /// Where the token of a slot lies that the scope's pool has.
+  __device__ Token token(int scope, int32_t slot) const {
+    return layer.scopes[scope].token(slot, page_tokens[scope].divide(slot));
+  }
 };
 
 /// Registers of a thread when a block begins, as the launch bounds have them: all of a

@@ -72,17 +72,18 @@ constexpr uint64_t kSeal = 77;
 /// The whole call, planned by the CPU; `spoil` may change what the plan says of itself.
 Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
            void (*spoil)(PlanHeader*) = nullptr) {
-  Answer answer(inputs.shape());
+  const Shape& shape = inputs.shape();
+  Answer answer(shape);
   PlanHeader header = {};
   std::vector<PartRange> parts(limits.parts);
   std::vector<RowPlan> rows(kRows);
   std::vector<int32_t> split_rows(limits.parts);
   const PlanTables plan = {&header, parts.data(), rows.data(), split_rows.data()};
-  cpu::plan(inputs.shape(), limits, inputs.step(), 0, plan, nullptr);
+  cpu::plan(shape, limits, inputs.step(), 0, plan, nullptr);
   header.seal = kSeal;
   answer.split_rows = header.split_count;
   if (spoil != nullptr) spoil(&header);
-  const int heads = inputs.shape().heads;
+  const int heads = shape.heads;
   std::vector<SoftmaxState> states(
       size_t{1} * (limits.parts + std::max(limits.slots, limits.all_slots)) * heads);
   std::vector<float> outs(states.size() * kHeadDim, NAN);
@@ -93,7 +94,6 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
   std::vector<float> kept(
       size_t{1} * limits.parts * std::max(kernel.cluster, 1) * groups * kMostRows * kHeadDim, NAN);
   const Tables tables = {plan, nullptr, states.data(), outs.data(), kept.data(), nullptr, &layers};
-  const Shape& shape = inputs.shape();
   const LayerCall call = {heads,
                           Divisor(shape.queries),
                           shape.softmax_scale,
@@ -106,7 +106,7 @@ Answer run(const Inputs& inputs, const PlanLimits& limits, const Kernel& kernel,
     EXPECT_EQ(sm90::launch_attend(call, spread, nullptr), cudaSuccess);
     EXPECT_EQ(sm90::launch_merge(call, nullptr), cudaSuccess);
   } else {
-    const AttendChoice choice = portable_choice(inputs.shape(), kernel.heads);
+    const AttendChoice choice = portable_choice(shape, kernel.heads);
     EXPECT_EQ(launch_attend(call, choice, nullptr), cudaSuccess);
     EXPECT_EQ(launch_merge(call, nullptr), cudaSuccess);
   }

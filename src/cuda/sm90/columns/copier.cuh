@@ -81,7 +81,7 @@ class Copier {
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope];
     if (slot != kHole && pool.has(slot)) {
-      const Token token = pool.token(slot, call_.page_tokens[scope].divide(slot));
+      const Token token = call_.token(scope, slot);
       named = true;
       slow = pool.shape.format != STEADY_CACHE_FP8 ||
              (reinterpret_cast<uintptr_t>(token.data) % sizeof(uint4) |

@@ -261,9 +261,7 @@ class Scorer {
     const Position position = position_of(call_, tile_, from + line);
     Token token = {};
     if (named) {
-      const Pool& pool = call_.layer.scopes[position.scope];
-      const int32_t slot = *position.slot;
-      token = pool.token(slot, call_.page_tokens[position.scope].divide(slot));
+      token = call_.token(position.scope, *position.slot);
     }
 #pragma unroll 1
     for (int own = lane() % 2 * 2; own < kOwnBlocks * kBlockChunks; own += 4) {

@@ -105,7 +105,7 @@ class Producer {
     bool named = false, slow = false;
     const Pool& pool = call_.layer.scopes[scope_];
     if (found_slot_ != kHole && pool.has(found_slot_)) {
-      const Token place = pool.token(found_slot_, call_.page_tokens[scope_].divide(found_slot_));
+      const Token place = call_.token(scope_, found_slot_);
       const bool aligned = (reinterpret_cast<uintptr_t>(place.data) % sizeof(uint4) |
                             reinterpret_cast<uintptr_t>(place.scales) % sizeof(uint32_t)) == 0;
       named = true;
@@ -214,8 +214,7 @@ class Producer {
     const uint32_t others = __ballot_sync(~0u, again);
     again = (others >> (lane() - share()) & ((1u << kTokenLanes) - 1)) != 0;
     if (!slow && !again) return;
-    const Token place =
-        call_.layer.scopes[scope].token(slot, call_.page_tokens[scope].divide(slot));
+    const Token place = call_.token(scope, slot);
 #pragma unroll 1
     for (int i = 0; i < kOwnBlocks * kLaneChunks; ++i) {
       const int block = i / kLaneChunks, own = kLaneChunks * share() + i % kLaneChunks;
