@@ -79,6 +79,14 @@ __device__ inline void store_async(Remote to, float value, Remote barrier) {
 }
 
 /// Eight bytes.
+__device__ inline void store_async(Remote to, uint64_t value, Remote barrier) {
+  asm volatile(
+      "st.async.shared::cluster.mbarrier::complete_tx::bytes.b64 [%0], %1, [%2];" ::"r"(to.address),
+      "l"(value), "r"(barrier.address)
+      : "memory");
+}
+
+/// The same, of two.
 __device__ inline void store_async(Remote to, const float2& values, Remote barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(

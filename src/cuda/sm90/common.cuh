@@ -123,6 +123,10 @@ struct Ring {
   }
   /// Waits until the buffer has been filled in this round.
   __device__ void wait_full(uint64_t (&full)[kCount]) const { ptx::wait(&full[index], parity); }
+  /// Whether it has been.
+  __device__ bool is_full(uint64_t (&full)[kCount]) const {
+    return ptx::is_over(&full[index], parity);
+  }
   /// Waits until what the round before put there is no longer needed.
   __device__ void wait_empty(uint64_t (&empty)[kCount]) const {
     ptx::wait(&empty[index], parity ^ 1);

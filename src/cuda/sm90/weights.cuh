@@ -44,12 +44,16 @@ struct InQuad {
 struct InWarp {
   static constexpr int kScores = kTokens / 32;
   static constexpr int kLanes = 32;
+  static constexpr int kAddingLanes = 8;  // have the weights of sixteen tokens
 
+  /// The same, but for what other lanes have of them.
   template <class Weight>
   __device__ static float add(const Weight& weight, uint32_t (&rounded)[kScores / 2]) {
     const float a = weight(0), b = weight(1);
     rounded[0] = bf16x2(a, b);
-    float sum = a + b;
+    return a + b;
+  }
+  __device__ static float add_lanes(float sum) {
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 8);
     return sum + __shfl_xor_sync(~0u, sum, 16);
@@ -126,6 +130,9 @@ class HeadWeights {
 
   /// Weights that add up to more ask for another reference.
   __device__ static bool are_large(float sum) { return sum > kLarge; }
+
+  /// Whether they might be, all lanes' together, by what this one's are.
+  __device__ static bool may_be_large(float sum) { return sum > kLarge / In::kAddingLanes; }
 
   /// Whether this score's weight alone would ask for another reference.
   __device__ bool is_large(int half, float score) const { return weight(half, score) > kLarge; }

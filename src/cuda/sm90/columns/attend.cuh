@@ -37,9 +37,10 @@ __device__ void prepare(Shared<S>& shared) {
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
       ptx::init_barrier(&shared.values_full[buffer], kGroupThreads);
-      ptx::init_barrier(&shared.values_empty[buffer], kGroupThreads + 32 * S::kMakers);
+      ptx::init_barrier(&shared.values_empty[buffer], kGroupThreads);
       ptx::init_barrier(&shared.scores_full[buffer], 1);
       ptx::init_barrier(&shared.weights_full[buffer], 1);
+      ptx::init_barrier(&shared.unit_end_full[buffer], 1);
     }
     ptx::fence_barriers();
   }

@@ -24,6 +24,7 @@ class Maker {
     for (int i = 0; i < kLaneBlocks; ++i) {
       const int rank = lane() / kChunks + i * kCluster / kLaneBlocks;
       weights_[i] = ptx::in_block(shared.weights[0].at(line, chunk() % kBlockChunks), rank);
+      old_weights_[i] = ptx::in_block(&shared.old_weights[0][head_], rank);
       weights_full_[i] = ptx::in_block(shared.weights_full, rank);
     }
   }
@@ -43,7 +44,7 @@ class Maker {
     // Here, not where it is used: it takes as long as a tile.
     const int own_head = head_ + min(lane() / 16, kHeads - 1);
     if (own_head < heads_here(call_)) sink_ = sink_of(call_, first_head(call_) + own_head);
-    Ring<S::kBuffers> tokens;
+    Ring<S::kBuffers> tokens, ends;
     bool arrived = false;  // whether the next tile's scores are known to be there
     while (tile_.valid()) {
       head_weights_.begin_unit();
@@ -69,9 +70,10 @@ class Maker {
         }
         make_weights<1>({{tokens.index}}, left == tiles);
         if (--left == 0) [[unlikely]]
-          end_unit(tokens.index);
+          end_unit(ends.index);
         tokens.advance();
       }
+      ends.advance();
       tile_.advance(tiles);
     }
   }
@@ -88,11 +90,11 @@ class Maker {
   __device__ static int chunk() { return lane() % kChunks; }
 
   __device__ void expect_scores(uint32_t buffer) {
-    if (threadIdx.x % kGroupThreads == 0)
-      ptx::arrive_and_expect(&shared_.scores_full[buffer], sizeof(shared_.scores[0]));
+    if (threadIdx.x % kGroupThreads != 0) return;
+    constexpr int kTile = sizeof(shared_.scores[0]) + sizeof(shared_.named[0]);
+    ptx::arrive_and_expect(&shared_.scores_full[buffer], kTile);
   }
   __device__ void wait_for_scores(const Ring<S::kBuffers>& tokens) {
-    tokens.wait_full(shared_.values_full);  // of which has to be known which are named
     tokens.wait_full(shared_.scores_full);
     expect_scores(tokens.index);  // of the next round
   }
@@ -110,8 +112,12 @@ class Maker {
   __device__ bool make_weights(const Buffers<kTiles>& buffers, bool first) {
     float scores[kTiles][kHeads][InWarp::kScores], old_weights[kHeads], sums[kTiles][kHeads];
     uint32_t weights[kTiles][kHeads][InWarp::kScores / 2];
+    uint64_t named[kTiles];
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) read(buffers.at[tile], scores[tile]);
+    for (int tile = 0; tile < kTiles; ++tile) {
+      named[tile] = shared_.named[buffers.at[tile]];
+      read(buffers.at[tile], scores[tile]);
+    }
     if (head_weights_.any_scaled()) [[unlikely]] {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -119,24 +125,41 @@ class Maker {
         for (int i = 0; i < kHeads; ++i) head_weights_.scale(i, scores[tile][i]);
       }
     }
-    const bool named = hide_unnamed(buffers, scores);
+    const bool any_named = hide_unnamed(named, scores);
 #pragma unroll
     for (float& weight : old_weights) weight = 1.0f;
     if constexpr (kTiles == 1) {
       if (first) take_reference(scores[0]);
     }
+    // Most weights are so small that they are sent before they are added up.
+    bool added;
+    const auto add_lanes = [&] {
+#pragma unroll
+      for (auto& of_tile : sums) {
+#pragma unroll
+        for (float& sum : of_tile) sum = InWarp::add_lanes(sum);
+      }
+    };
     for (;;) {
-      bool large = false;
+      bool may_be_large = false, large = false;
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
         for (int i = 0; i < kHeads; ++i) {
           sums[tile][i] = head_weights_.weigh(i, scores[tile][i], weights[tile][i]);
-          large = large || head_weights_.are_large(sums[tile][i]);
+          may_be_large = may_be_large || head_weights_.may_be_large(sums[tile][i]);
         }
       }
-      if (!__any_sync(~0u, large)) [[likely]]
+      added = __any_sync(~0u, may_be_large);
+      if (!added) [[likely]]
         break;
+      add_lanes();
+#pragma unroll
+      for (const auto& of_tile : sums) {
+#pragma unroll
+        for (const float sum : of_tile) large = large || head_weights_.are_large(sum);
+      }
+      if (!__any_sync(~0u, large)) break;
       if constexpr (kTiles > 1) {
         return false;
       } else {
@@ -146,10 +169,11 @@ class Maker {
       }
     }
     send(buffers, weights, old_weights);
-    head_weights_.see(named);
+    head_weights_.see(any_named);
+    if (!added) [[likely]]
+      add_lanes();
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      ptx::arrive(&shared_.values_empty[buffers.at[tile]]);
 #pragma unroll
       for (int i = 0; i < kHeads; ++i) head_weights_.add(i, sums[tile][i]);
     }
@@ -186,24 +210,18 @@ class Maker {
 
   /// What no slot names has no weight; whether anything is named.
   template <int kTiles>
-  __device__ bool hide_unnamed(const Buffers<kTiles>& buffers,
-                               float (&scores)[kTiles][kHeads][InWarp::kScores]) const {
-    constexpr unsigned long long kAll = ~0ull;
-    unsigned long long named[kTiles];
+  __device__ static bool hide_unnamed(const uint64_t (&named)[kTiles],
+                                      float (&scores)[kTiles][kHeads][InWarp::kScores]) {
     bool all = true;
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      named[tile] = lane() == 0 ? shared_.named[buffers.at[tile]] : kAll;
-      all = all && named[tile] == kAll;
-    }
-    if (__all_sync(~0u, all)) [[likely]]
+    for (const uint64_t of_tile : named) all = all && of_tile == ~uint64_t{0};
+    if (all) [[likely]]
       return true;
     bool any = false;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const unsigned long long of_tile = __shfl_sync(~0u, named[tile], 0);
-      any = any || of_tile != 0;
-      const unsigned long long own = of_tile >> (16 * (lane() / 8) + lane() % 8);
+      any = any || named[tile] != 0;
+      const uint64_t own = named[tile] >> (16 * (lane() / 8) + lane() % 8);
 #pragma unroll
       for (int k = 0; k < InWarp::kScores; ++k) {
         if ((own >> (8 * k) & 1) != 0) continue;
@@ -243,22 +261,23 @@ class Maker {
                          ptx::advance(weights_full_[i], buffer * sizeof(uint64_t)));
       }
     }
-    if (lane() >= kTiles * kCluster) return;
-    const uint32_t buffer =
-        kTiles > 1 && lane() >= kCluster ? buffers.at[kTiles - 1] : buffers.at[0];
-    const int rank = lane() % kCluster;
-    const auto to = ptx::in_block(&shared_.old_weights[buffer][head_], rank);
-    const auto full = ptx::in_block(&shared_.weights_full[buffer], rank);
-    if constexpr (kHeads == 1) {
-      ptx::store_async(to, old_weights[0], full);
-    } else {
-      ptx::store_async(to, float2{old_weights[0], old_weights[1]}, full);
+    if (chunk() >= kTiles) return;
+    const uint32_t buffer = chunk() == 0 ? buffers.at[0] : buffers.at[kTiles - 1];
+#pragma unroll
+    for (int i = 0; i < kLaneBlocks; ++i) {
+      const auto to = ptx::advance(old_weights_[i], buffer * sizeof(shared_.old_weights[0]));
+      const auto full = ptx::advance(weights_full_[i], buffer * sizeof(uint64_t));
+      if constexpr (kHeads == 1) {
+        ptx::store_async(to, old_weights[0], full);
+      } else {
+        ptx::store_async(to, float2{old_weights[0], old_weights[1]}, full);
+      }
     }
   }
 
   /// Tells all weighers what becomes of the unit's sums, and the caller the lse of a row that is
   /// done. Half of a warp does it for each head.
-  __device__ void end_unit(uint32_t buffer) {
+  __device__ void end_unit(uint32_t place) {
     const int own = lane() / 16, rank = lane() % 16;
     float sums[kHeads];
     SoftmaxState states[kHeads];
@@ -272,9 +291,9 @@ class Maker {
     const int head = head_ + own;
     const auto tell = [&](const HeadEnd& end) {
       if (rank >= kCluster) return;
-      ptx::store_async(ptx::in_block(&shared_.unit_ends[buffer][head], rank),
+      ptx::store_async(ptx::in_block(&shared_.unit_ends[place][head], rank),
                        float4{end.sum, end.left_weight, end.right_weight, end.finish},
-                       ptx::in_block(&shared_.weights_full[buffer], rank));
+                       ptx::in_block(&shared_.unit_end_full[place], rank));
     };
     if (head >= heads_here(call_)) return tell({});
     end_head(
@@ -291,7 +310,8 @@ class Maker {
   // Of the head that this half of the warp ends.
   SoftmaxState row_so_far_;
   float sink_ = 0.0f;
-  ptx::Remote weights_[kLaneBlocks], weights_full_[kLaneBlocks];  // of the first buffers
+  // Of the first buffers.
+  ptx::Remote weights_[kLaneBlocks], old_weights_[kLaneBlocks], weights_full_[kLaneBlocks];
   uint32_t turn_ = 0;
 };
 

@@ -63,22 +63,19 @@ class Scorer {
     // By the lane that will hand the buffer over.
     const bool slow = __any_sync(~0u, lane() == 0 && raw.slow != 0);
     Quarters sums;
-    if (slow || !S::kFewBuffers) wait_for_place(raw);
+    if (slow || !S::kFewBuffers) wait_for_place();
     if (slow || !score_plain(raw, sums)) [[unlikely]] {
       make_bf16(raw, from);
       multiply(sums);
     }
-    send(sums);
+    send(sums, raw);
     ptx::arrive(&shared_.values_full[buffer_.index]);
     hand_over(&shared_.raw_empty[raw_.index]);
   }
 
   /// Waits until the tile's values have a place. Where buffers are few that is when the first ones
   /// are there, not before.
-  __device__ void wait_for_place(const Raw<S>& raw) {
-    buffer_.wait_empty(shared_.values_empty);
-    if (thread() == 0) shared_.named[buffer_.index] = raw.named;
-  }
+  __device__ void wait_for_place() { buffer_.wait_empty(shared_.values_empty); }
 
   static constexpr int kAllThreads = kScorers * kGroupThreads;
   static constexpr int kBlockSteps = kBlockDims / 16;  // of products
@@ -226,7 +223,7 @@ class Scorer {
         }
       }
       begin_products(of_block, block, sums);
-      if (S::kFewBuffers && block == 0) wait_for_place(raw);
+      if (S::kFewBuffers && block == 0) wait_for_place();
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const auto& at = of_block[step].at;
@@ -282,8 +279,8 @@ class Scorer {
   }
 
   /// Sends each head's scores to the block that makes its weights: of every eight heads a lane has
-  /// two, which one block makes.
-  __device__ void send(const Quarters& sums) {
+  /// two, which one block makes. The own one is told what is named as well.
+  __device__ void send(const Quarters& sums, const Raw<S>& raw) {
     const uint32_t buffer = buffer_.index;
     const ptx::Remote to = ptx::advance(scores_, buffer * sizeof(shared_.scores[0]));
     const ptx::Remote full = ptx::advance(scores_full_, buffer * sizeof(uint64_t));
@@ -297,6 +294,10 @@ class Scorer {
       }
       ptx::store_async(ptx::advance(to, eight * S::kQuarters * sizeof(shared_.scores[0][0][0])),
                        share, full);
+    }
+    if (thread() == 0) {
+      ptx::store_async(ptx::in_block(&shared_.named[buffer], rank_), raw.named,
+                       ptx::in_block(&shared_.scores_full[buffer], rank_));
     }
   }
 

@@ -119,21 +119,22 @@ struct Shared {
   float4 scores[S::kBuffers][S::kCluster][S::kTwos][32];
   /// Weights on their way from each of the maker's warps: in one of two places.
   Chunk staged[S::kMakers][2][S::kMakerTiles][S::kMakerHeads][kBlockChunks];
-  float old_weights[S::kBuffers][S::kHeads];              // what the sums so far are worth
-  alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];  // with the unit's last tile
+  float old_weights[S::kBuffers][S::kHeads];  // what the sums so far are worth
+  /// Of one unit after the other: each has a tile.
+  alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];
   Raw<S> raw[kRaws];
   std::conditional_t<S::kStagesApart, Answers<S>, Nothing> answers;
   Found found[kRaws];
-  uint64_t named[S::kBuffers];  // a bit for each token that a slot names
+  uint64_t named[S::kBuffers];  // a bit for each token that a slot names; comes with the scores
   // From copiers to a scorer, and back. What is not a copy's own arrival is a lane's for its warp,
   // because that takes less time.
   uint64_t raw_full[kRaws], raw_empty[kRaws];
-  // From a scorer to maker, which has to know what is named, and weigher, and back. All threads
-  // that have a part in it arrive: that takes less time, too, and racecheck, which doesn't see what
-  // a __syncwarp orders before one lane's arrival, follows a buffer from one team to the other.
+  // From a scorer to the weigher, and back. All threads arrive: that takes less time, too, and
+  // racecheck, which doesn't see what a __syncwarp orders before one lane's arrival, follows a
+  // buffer from one team to the other.
   uint64_t values_full[S::kBuffers], values_empty[S::kBuffers];
   // From the cluster's scorers to this block's maker of weights; from those to the weigher.
-  uint64_t scores_full[S::kBuffers], weights_full[S::kBuffers];
+  uint64_t scores_full[S::kBuffers], weights_full[S::kBuffers], unit_end_full[S::kBuffers];
 };
 
 /// Barriers that warpgroups have among themselves; 0 is the block's.

@@ -28,8 +28,8 @@ class ColumnSums {
     return 16 * (thread() / 32) + (is_last_block<S>(block) ? lane() / 4 : lane() / 4 * 2);
   }
 
-  /// sums += values · weights, or without the old sums if !add_old. Waits until they are there.
-  __device__ void weigh(const Block (&values)[kOwnBlocks], const Lines<kHeads>& weights,
+  /// Begins sums += values · weights, or without the old sums if !add_old.
+  __device__ void begin(const Block (&values)[kOwnBlocks], const Lines<kHeads>& weights,
                         bool add_old) {
     pin();
     ptx::begin_products();
@@ -49,6 +49,9 @@ class ColumnSums {
       ptx::multiply_add<kHeads>(weights_, ones_, b, add);
     }
     ptx::commit_products();
+  }
+  /// Waits until they are there.
+  __device__ void finish() {
     ptx::wait_products<0>();
     pin();
   }

@@ -17,23 +17,38 @@ class Weigher {
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
+    for (uint32_t i = 0; i < S::kBuffers; ++i) expect(&shared_.weights_full[i], kTileBytes);
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     while (tile_.valid()) {
+      expect(&shared_.unit_end_full[unit_.index], sizeof(shared_.unit_ends[0]));
       const int tiles = tile_.tiles();
+      bool there = false;  // whether the next tile's weights are known to be
 #pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
         const bool first = i == 0, last = i + 1 == tiles;
-        wait_for_weights(last);
-        if (!first) rescale_if_moved();
-        sums_.weigh(shared_.values[buffer_.index], shared_.weights[buffer_.index], !first);
-        if (last) [[unlikely]]
-          end_unit();
-        // At the end of a unit that has been done, if answers are staged apart.
-        if (!last || !S::kStagesApart) hand_over_buffer();
+        if (!there) {
+          buffer_.wait_full(shared_.values_full);
+          buffer_.wait_full(shared_.weights_full);
+          look_at_weights();
+        }
+        const uint32_t buffer = buffer_.index;
+        if (!first && moved_) [[unlikely]]
+          rescale(buffer);
+        ptx::fence_shared_writes();  // of values and of weights
+        sums_.begin(shared_.values[buffer], shared_.weights[buffer], !first);
         buffer_.advance();
+        // While products are under way.
+        there = !last && are_there();
+        if (there) look_at_weights();
+        sums_.finish();
+        if (last) [[unlikely]]
+          end_unit(buffer);
+        // At the end of a unit that has been done, if answers are staged apart.
+        if (!last || !S::kStagesApart) hand_over(buffer);
       }
       tile_.advance(tiles);
+      unit_.advance();
     }
   }
 
@@ -47,50 +62,55 @@ class Weigher {
   __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kWeigher, kGroupThreads); }
 
-  __device__ void wait_for_weights(bool last_of_unit) {
-    uint64_t* full = &shared_.weights_full[buffer_.index];
-    if (thread() == 0) {
-      constexpr int kTile = sizeof(shared_.weights[0].lines) + sizeof(shared_.old_weights[0]);
-      ptx::arrive_and_expect(full, last_of_unit ? kTile + sizeof(shared_.unit_ends[0]) : kTile);
-    }
-    buffer_.wait_full(shared_.values_full);
-    ptx::wait(full, buffer_.parity);
-    ptx::fence_shared_writes();  // of values and of weights
+  /// What makers send with a tile.
+  static constexpr int kTileBytes =
+      sizeof(Shared<S>::weights[0].lines) + sizeof(Shared<S>::old_weights[0]);
+  __device__ static void expect(uint64_t* barrier, int bytes) {
+    if (thread() == 0) ptx::arrive_and_expect(barrier, bytes);
+  }
+
+  /// Whether the next tile's weights are there already, so that nobody has to wait.
+  __device__ bool are_there() {
+    return __all_sync(
+        ~0u, buffer_.is_full(shared_.weights_full) && buffer_.is_full(shared_.values_full));
+  }
+
+  /// Whether a reference moved, by the next tile's weights, which are there.
+  __device__ void look_at_weights() {
+    expect(&shared_.weights_full[buffer_.index], kTileBytes);  // in the next round
+    bool moved = false;
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i)
+      moved = moved || shared_.old_weights[buffer_.index][Sums::head(i)] != 1.0f;
+    moved_ = __any_sync(~0u, moved);
   }
 
   /// Old sums are worth less where a reference moved.
-  __device__ void rescale_if_moved() {
-    const auto& old = shared_.old_weights[buffer_.index];
-    float factors[Sums::kLaneHeads];
-    bool moved = false;
+  __device__ void rescale(uint32_t buffer) {
 #pragma unroll
-    for (int i = 0; i < Sums::kLaneHeads; ++i) {
-      factors[i] = old[Sums::head(i)];
-      moved = moved || factors[i] != 1.0f;
-    }
-    if (!__any_sync(~0u, moved)) [[likely]]
-      return;
-#pragma unroll
-    for (int i = 0; i < Sums::kLaneHeads; ++i) sums_.rescale(i, factors[i]);
+    for (int i = 0; i < Sums::kLaneHeads; ++i)
+      sums_.rescale(i, shared_.old_weights[buffer][Sums::head(i)]);
   }
 
-  __device__ void hand_over_buffer() { ptx::arrive(&shared_.values_empty[buffer_.index]); }
+  __device__ void hand_over(uint32_t buffer) { ptx::arrive(&shared_.values_empty[buffer]); }
 
-  /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
-  __device__ void end_unit() {
+  /// Leaves the unit, whose last tile is in that buffer, where it belongs: among the slots, in the
+  /// row so far, or in the answer.
+  __device__ void end_unit(uint32_t buffer) {
+    unit_.wait_full(shared_.unit_end_full);
     const UnitPlace place = tile_.place();
-    const auto end_of = [&](int i) { return shared_.unit_ends[buffer_.index][Sums::head(i)]; };
+    const auto end_of = [&](int i) { return shared_.unit_ends[unit_.index][Sums::head(i)]; };
     if constexpr (S::kStagesApart) {
       HeadEnd ends[Sums::kLaneHeads];
 #pragma unroll
       for (int i = 0; i < Sums::kLaneHeads; ++i) ends[i] = end_of(i);
-      hand_over_buffer();  // from here on other blocks may write the next unit's ends
+      hand_over(buffer);  // from here on other blocks may write a later unit's ends
       end_heads(place, [&](int i) { return ends[i]; });
     } else {
       end_heads(place, end_of);
     }
     if (place.finishes) [[likely]] {
-      write_answer(tile_.row());
+      write_answer(tile_.row(), buffer);
     } else if (place.split) {
 #pragma unroll
       for (int i = 0; i < Sums::kLaneHeads; ++i) {
@@ -132,30 +152,30 @@ class Weigher {
   }
 
   /// Where answers are staged.
-  __device__ Answers<S>& stage() {
+  __device__ Answers<S>& stage(uint32_t buffer) {
     if constexpr (S::kStagesApart) {
       return shared_.answers;
     } else {
       static_assert(sizeof(Answers<S>) <= sizeof shared_.values[0]);
-      return *reinterpret_cast<Answers<S>*>(shared_.values[buffer_.index]);
+      return *reinterpret_cast<Answers<S>*>(shared_.values[buffer]);
     }
   }
 
   /// Writes the row's answer, so many heads at a time as can be staged.
-  __device__ void write_answer(int row) {
+  __device__ void write_answer(int row, uint32_t buffer) {
     constexpr int kHeads = Answers<S>::kHeads;
+    Answers<S>& stage = this->stage(buffer);
 #pragma unroll
     for (int first = 0; first < S::kHeads; first += kHeads) {
       sync();  // values, or the answers before, are not needed
-      put_on_stage(first);
+      put_on(stage, first);
       sync();
-      store_staged(row, first);
+      store_staged(stage, row, first);
     }
   }
 
   /// Answers of heads from `first` on.
-  __device__ void put_on_stage(int first) {
-    Answers<S>& stage = this->stage();
+  __device__ void put_on(Answers<S>& stage, int first) {
 #pragma unroll
     for (int block = 0; block < S::kOwnBlocks; ++block) {
 #pragma unroll
@@ -173,7 +193,7 @@ class Weigher {
     }
   }
 
-  __device__ void store_staged(int row, int first) {
+  __device__ void store_staged(Answers<S>& stage, int row, int first) {
     const Layer& layer = call_.layer;
     constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
     const int chunk = thread() % kChunks, end = min(Answers<S>::kHeads, heads_ - first);
@@ -184,15 +204,16 @@ class Weigher {
         first_dim() + chunk * kChunkDims;
 #pragma unroll 1
     for (; head < end; head += kStep, out += kStep * layer.out_strides.head)
-      write_chunk(out, *reinterpret_cast<const Chunk*>(stage().at(head, chunk * kChunkDims)));
+      write_chunk(out, *reinterpret_cast<const Chunk*>(stage.at(head, chunk * kChunkDims)));
   }
 
   const Call& call_;
   Shared<S>& shared_;
   const int heads_;
   TileCursor tile_;
-  Ring<S::kBuffers> buffer_;
+  Ring<S::kBuffers> buffer_, unit_;
   Sums sums_;
+  bool moved_;
 };
 
 }  // namespace steady::cuda::sm90::columns

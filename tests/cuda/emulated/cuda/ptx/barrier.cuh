@@ -59,6 +59,10 @@ inline void wait(uint64_t* barrier, uint32_t parity) {
     state.wait(now);
 }
 
+inline bool is_over(uint64_t* barrier, uint32_t parity) {
+  return (std::atomic_ref<uint64_t>(*barrier).load() >> kPhaseAt) % 2 != parity;
+}
+
 inline void fence_barriers() {}
 inline void fence_shared_writes() {}
 template <int, int>
