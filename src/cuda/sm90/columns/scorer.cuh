@@ -192,6 +192,14 @@ class Scorer {
     const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
     NanFinder nan;
     Operand tokens[2];
+    // A block's bytes are asked for while the one before is turned into bf16.
+    uint32_t words[2][kBlockSteps / 2][4];
+    const auto ask_for = [&](int block) {
+#pragma unroll
+      for (int step = 0; step < kBlockSteps; step += 2)
+        ptx::load_matrices(words[block % 2][step / 2], from + block * kBlockDims + step * 16);
+    };
+    ask_for(0);
     pin(sums);
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) {
@@ -200,6 +208,7 @@ class Scorer {
         ptx::wait_products<1>();
         keep(of_block);
       }
+      if (block + 1 < kOwnBlocks) ask_for(block + 1);
       if (is_last_block<S>(block)) {
 #pragma unroll
         for (int step = 0; step < kBlockSteps; ++step) {
@@ -211,8 +220,7 @@ class Scorer {
                        lower_factor = plain::factor(lower >> (8 * block) & 0xff);
 #pragma unroll
         for (int step = 0; step < kBlockSteps; step += 2) {
-          uint32_t bytes[4];
-          ptx::load_matrices(bytes, from + block * kBlockDims + step * 16);
+          const auto& bytes = words[block % 2][step / 2];
 #pragma unroll
           for (int i = 0; i < 4; ++i) {
             const uint32_t factor = i % 2 == 0 ? upper_factor : lower_factor;
