@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <atomic>
 #include <barrier>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -185,6 +186,9 @@ inline int min(int a, int b) { return std::min(a, b); }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fmul_rn(float a, float b) { return a * b; }
 
+inline int __float_as_int(float value) { return std::bit_cast<int>(value); }
+inline float __int_as_float(int bits) { return std::bit_cast<float>(bits); }
+
 inline uint32_t __byte_perm(uint32_t a, uint32_t b, uint32_t selector) {
   const uint64_t bytes = uint64_t{b} << 32 | a;
   uint32_t result = 0;
@@ -211,6 +215,15 @@ inline unsigned __ballot_sync(unsigned, bool value) {
 template <class T>
 T __shfl_sync(unsigned, T value, int from) {
   return steady::emulated::exchange(value, [from](const auto& of_lane) { return of_lane(from); });
+}
+
+inline int __reduce_max_sync(unsigned, int value) {
+  return steady::emulated::exchange(value, [](const auto& of_lane) {
+    int most = of_lane(0);
+    for (int lane = 1; lane < steady::emulated::kWarpThreads; ++lane)
+      most = std::max(most, of_lane(lane));
+    return most;
+  });
 }
 
 inline bool __all_sync(unsigned mask, bool value) { return __ballot_sync(mask, value) == mask; }
