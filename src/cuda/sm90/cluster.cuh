@@ -48,6 +48,9 @@ class TileCursor {
     }
   }
 
+  /// To the unit's next tile, of which there is one.
+  __device__ void advance_in_unit() { tile_ += kTokens; }
+
   __device__ int row() const { return row_; }
   __device__ const RowPlan& plan() const { return plan_; }
   /// Of the tile, as a position in the row.

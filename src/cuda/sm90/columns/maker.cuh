@@ -69,10 +69,10 @@ class Maker {
           }
         }
         make_weights<1>({{tokens.index}}, left == tiles);
-        if (--left == 0) [[unlikely]]
-          end_unit(ends.index);
+        --left;
         tokens.advance();
       }
+      end_unit(ends.index);
       ends.advance();
       tile_.advance(tiles);
     }
@@ -131,35 +131,13 @@ class Maker {
     if constexpr (kTiles == 1) {
       if (first) take_reference(scores[0]);
     }
-    // Most weights are so small that they are sent before they are added up.
     bool added;
-    const auto add_lanes = [&] {
-#pragma unroll
-      for (auto& of_tile : sums) {
-#pragma unroll
-        for (float& sum : of_tile) sum = InWarp::add_lanes(sum);
-      }
-    };
     for (;;) {
-      bool may_be_large = false, large = false;
-#pragma unroll
-      for (int tile = 0; tile < kTiles; ++tile) {
-#pragma unroll
-        for (int i = 0; i < kHeads; ++i) {
-          sums[tile][i] = head_weights_.weigh(i, scores[tile][i], weights[tile][i]);
-          may_be_large = may_be_large || head_weights_.may_be_large(sums[tile][i]);
-        }
-      }
-      added = __any_sync(~0u, may_be_large);
+      // Most weights are so small that they are sent before they are added up.
+      added = weigh(scores, weights, sums);
       if (!added) [[likely]]
         break;
-      add_lanes();
-#pragma unroll
-      for (const auto& of_tile : sums) {
-#pragma unroll
-        for (const float sum : of_tile) large = large || head_weights_.are_large(sum);
-      }
-      if (!__any_sync(~0u, large)) break;
+      if (!__any_sync(~0u, add_up(sums))) break;
       if constexpr (kTiles > 1) {
         return false;
       } else {
@@ -171,13 +149,45 @@ class Maker {
     send(buffers, weights, old_weights);
     head_weights_.see(any_named);
     if (!added) [[likely]]
-      add_lanes();
+      add_up(sums);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
       for (int i = 0; i < kHeads; ++i) head_weights_.add(i, sums[tile][i]);
     }
     return true;
+  }
+
+  /// Makes weights, and what each lane's come to; whether some might be large.
+  template <int kTiles>
+  __device__ bool weigh(const float (&scores)[kTiles][kHeads][InWarp::kScores],
+                        uint32_t (&weights)[kTiles][kHeads][InWarp::kScores / 2],
+                        float (&sums)[kTiles][kHeads]) const {
+    bool may_be_large = false;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i) {
+        sums[tile][i] = head_weights_.weigh(i, scores[tile][i], weights[tile][i]);
+        may_be_large = may_be_large || head_weights_.may_be_large(sums[tile][i]);
+      }
+    }
+    return __any_sync(~0u, may_be_large);
+  }
+
+  /// What sixteens of weights come to; whether this lane's are large.
+  template <int kTiles>
+  __device__ static bool add_up(float (&sums)[kTiles][kHeads]) {
+    bool large = false;
+#pragma unroll
+    for (auto& of_tile : sums) {
+#pragma unroll
+      for (float& sum : of_tile) {
+        sum = InWarp::add_lanes(sum);
+        large = large || HeadWeights<kHeads, InWarp>::are_large(sum);
+      }
+    }
+    return large;
   }
 
   /// What comes of weights that are made with no reference yet, of which the largest score's are

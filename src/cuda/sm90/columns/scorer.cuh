@@ -80,6 +80,7 @@ class Scorer {
   static constexpr int kAllThreads = kScorers * kGroupThreads;
   static constexpr int kBlockSteps = kBlockDims / 16;  // of products
   using Operand = ptx::Fragment[kBlockSteps];          // tokens by a block's values
+  using Words = uint32_t[kBlockSteps / 2][4];          // of four of them, before they are bf16
   static constexpr int kOwnBlocks = S::kOwnBlocks, kOwnDims = S::kOwnDims;
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
@@ -180,6 +181,36 @@ class Scorer {
     for (const ptx::Fragment& fragment : operand) ptx::keep(fragment);
   }
 
+  /// A lane's bytes of a block, of which `line` is the lane's line.
+  __device__ static void load_words(const uint8_t* line, Words& words) {
+#pragma unroll
+    for (int step = 0; step < kBlockSteps; step += 2)
+      ptx::load_matrices(words[step / 2], line + step * 16);
+  }
+  /// The same of a block that is bf16.
+  __device__ static void load_values(const uint8_t* line, Operand& values) {
+#pragma unroll
+    for (int step = 0; step < kBlockSteps; ++step)
+      ptx::load_matrices(values[step].at, line + step * 16 * sizeof(uint16_t));
+  }
+
+  /// Turns bytes into bf16, by the scales of the lane's upper and its lower token.
+  __device__ static void make_values(const Words& words, uint32_t upper_scale, uint32_t lower_scale,
+                                     NanFinder* nan, Operand& values) {
+    const uint32_t upper_factor = plain::factor(upper_scale),
+                   lower_factor = plain::factor(lower_scale);
+#pragma unroll
+    for (int step = 0; step < kBlockSteps; step += 2) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const uint32_t factor = i % 2 == 0 ? upper_factor : lower_factor;
+        const auto made = plain::values_of(words[step / 2][i], factor, nan);
+        values[step + i / 2].at[i % 2] = made.even;
+        values[step + i / 2].at[2 + i % 2] = made.odd;
+      }
+    }
+  }
+
   /// sums = tokens · q, of a tile as it lies in pages, whose values it leaves for the weigher.
   /// False if it is not what most are, FP8 without NaN and with scales that are not large.
   __device__ bool score_plain(const Raw<S>& raw, Quarters& sums) {
@@ -192,14 +223,8 @@ class Scorer {
     const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
     NanFinder nan;
     Operand tokens[2];
-    // A block's bytes are asked for while the one before is turned into bf16.
-    uint32_t words[2][kBlockSteps / 2][4];
-    const auto ask_for = [&](int block) {
-#pragma unroll
-      for (int step = 0; step < kBlockSteps; step += 2)
-        ptx::load_matrices(words[block % 2][step / 2], from + block * kBlockDims + step * 16);
-    };
-    ask_for(0);
+    Words words[2];
+    load_words(from, words[0]);
     pin(sums);
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) {
@@ -208,27 +233,13 @@ class Scorer {
         ptx::wait_products<1>();
         keep(of_block);
       }
-      if (block + 1 < kOwnBlocks) ask_for(block + 1);
+      // The next block's bytes are on their way while this one's are turned into bf16.
+      if (block + 1 < kOwnBlocks) load_words(from + (block + 1) * kBlockDims, words[1 - block % 2]);
       if (is_last_block<S>(block)) {
-#pragma unroll
-        for (int step = 0; step < kBlockSteps; ++step) {
-          ptx::load_matrices(of_block[step].at,
-                             from + block * kBlockDims + step * 16 * sizeof(uint16_t));
-        }
+        load_values(from + block * kBlockDims, of_block);
       } else {
-        const uint32_t upper_factor = plain::factor(upper >> (8 * block) & 0xff),
-                       lower_factor = plain::factor(lower >> (8 * block) & 0xff);
-#pragma unroll
-        for (int step = 0; step < kBlockSteps; step += 2) {
-          const auto& bytes = words[block % 2][step / 2];
-#pragma unroll
-          for (int i = 0; i < 4; ++i) {
-            const uint32_t factor = i % 2 == 0 ? upper_factor : lower_factor;
-            const auto values = plain::values_of(bytes[i], factor, &nan);
-            of_block[step + i / 2].at[i % 2] = values.even;
-            of_block[step + i / 2].at[2 + i % 2] = values.odd;
-          }
-        }
+        make_values(words[block % 2], upper >> (8 * block) & 0xff, lower >> (8 * block) & 0xff,
+                    &nan, of_block);
       }
       begin_products(of_block, block, sums);
       if (S::kFewBuffers && block == 0) wait_for_place();

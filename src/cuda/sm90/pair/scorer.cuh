@@ -28,13 +28,17 @@ class Scorer {
     for (; tile_.valid(); tile_.advance()) {
       if (tile_.first_of_row_here()) [[unlikely]]
         change_queries();
-      tokens_.wait_full(shared_.tokens_full);
-      Sums sums[kQuarters];
-      multiply(sums);
-      hand_over(&shared_.tokens_empty[tokens_.index]);
-      tokens_.advance();
-      if (has_heads) send(sums);
-      scores_.advance();
+#pragma unroll 1
+      for (;; tile_.advance_in_unit()) {
+        tokens_.wait_full(shared_.tokens_full);
+        Sums sums[kQuarters];
+        multiply(sums);
+        hand_over(&shared_.tokens_empty[tokens_.index]);
+        tokens_.advance();
+        if (has_heads) send(sums);
+        scores_.advance();
+        if (tile_.last_of_unit()) break;
+      }
     }
     if (!has_heads) return;
     // Nothing may be on its way here when the block is gone.

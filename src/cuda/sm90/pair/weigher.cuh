@@ -22,17 +22,20 @@ class Weigher {
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     for (; tile_.valid(); tile_.advance()) {
-      tokens_.wait_full(shared_.tokens_full);
-      uint32_t weights[kHalves][InQuad::kScores / 2];
-      float old_weight[kHalves];
-      make_weights(weights, old_weight);
-      const bool first = tile_.first_of_unit();
-      if (!first) rescale_if_moved(old_weight);
-      weigh(weights, !first);
-      hand_over(&shared_.tokens_empty[tokens_.index]);
-      tokens_.advance();
-      if (tile_.last_of_unit()) [[unlikely]]
-        end_unit();
+#pragma unroll 1
+      for (;; tile_.advance_in_unit()) {
+        tokens_.wait_full(shared_.tokens_full);
+        uint32_t weights[kHalves][InQuad::kScores / 2];
+        float old_weight[kHalves];
+        make_weights(weights, old_weight);
+        const bool first = tile_.first_of_unit();
+        if (!first) rescale_if_moved(old_weight);
+        weigh(weights, !first);
+        hand_over(&shared_.tokens_empty[tokens_.index]);
+        tokens_.advance();
+        if (tile_.last_of_unit()) break;
+      }
+      end_unit();
     }
   }
 
