@@ -86,7 +86,7 @@ __device__ inline void store_async(Remote to, uint64_t value, Remote barrier) {
       : "memory");
 }
 
-/// The same, of two.
+/// The same, of two floats.
 __device__ inline void store_async(Remote to, const float2& values, Remote barrier) {
   asm volatile(
       "st.async.shared::cluster.mbarrier::complete_tx::bytes.v2.f32 [%0], {%1, %2}, [%3];" ::"r"(

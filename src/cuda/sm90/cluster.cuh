@@ -48,7 +48,7 @@ class TileCursor {
     }
   }
 
-  /// To the unit's next tile, of which there is one.
+  /// To the unit's next tile. There must be one.
   __device__ void advance_in_unit() { tile_ += kTokens; }
 
   __device__ int row() const { return row_; }

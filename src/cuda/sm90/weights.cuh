@@ -51,7 +51,7 @@ struct InWarp {
   static constexpr int kLanes = 32;
   static constexpr int kAddingLanes = 8;  // have the weights of sixteen tokens
 
-  /// The same, but for what other lanes have of them.
+  /// The same of this lane's two tokens; add_lanes() adds what seven others have of their sixteen.
   template <class Weight>
   __device__ static float add(const Weight& weight, uint32_t (&rounded)[kScores / 2]) {
     const float a = weight(0), b = weight(1);
@@ -148,7 +148,8 @@ class HeadWeights {
   /// Whether this score's weight alone would ask for another reference.
   __device__ bool is_large(int half, float score) const { return weight(half, score) > kLarge; }
 
-  /// One head's weights, rounded, in pairs; returns what they add up to as they are.
+  /// One head's weights, rounded, in pairs; returns what In::add() does. The sums that others here
+  /// want are those of sixteen tokens.
   __device__ float weigh(int half, const float (&scores)[kScores],
                          uint32_t (&rounded)[kScores / 2]) const {
     return In::add([&](int k) { return weight(half, scores[k]); }, rounded);

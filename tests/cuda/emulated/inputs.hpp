@@ -67,6 +67,17 @@ class Inputs {
     window[40] = left[0];
     window[100] = left[1];
   }
+  /// Leaves row 0's window tiles of one token each, another one in every tile of 64; but in the
+  /// third a token of the second's stands between those of the first's.
+  void repeat_tokens() {
+    int32_t* const window = slots_[0].data();
+    std::vector<int32_t> found;
+    for (int i = 0; found.size() < 4; ++i) {
+      if (pools_[0].has(window[i])) found.push_back(window[i]);
+    }
+    for (int i = 0; i < shape_.window.max_tokens; ++i)
+      window[i] = i / 64 == 2 ? found[i % 64 == 20 ? 1 : 0] : found[i / 64 % 4];
+  }
   /// As memory may be before a layer's inputs are written, with a plan for them: NaN and holes.
   void hide() {
     for (auto& slots : slots_) hide(&slots, -1);

@@ -32,7 +32,7 @@ class Maker {
   /// All tiles of a part that has some. Two at a time, where buffers are not few and no reference
   /// moves: a warp alone has little to do while it waits for its own results. A unit's first tile
   /// alone, because its reference moves, and because the weighers wait for it; its last one or two
-  /// alone, because the unit's end goes with the last.
+  /// alone, so that what the unit comes to does not wait for a second tile's weights.
   __device__ void part(const PartRange& range) {
     if (warp() >= S::kMakers) {
       ptx::wait_for_earlier_grids();
@@ -44,7 +44,7 @@ class Maker {
     // Here, not where it is used: it takes as long as a tile.
     const int own_head = head_ + min(lane() / 16, kHeads - 1);
     if (own_head < heads_here(call_)) sink_ = sink_of(call_, first_head(call_) + own_head);
-    Ring<S::kBuffers> tokens, ends;
+    Ring<S::kBuffers> buffer, end;
     bool arrived = false;  // whether the next tile's scores are known to be there
     while (tile_.valid()) {
       head_weights_.begin_unit();
@@ -52,28 +52,28 @@ class Maker {
       int left = tiles;
 #pragma unroll 1
       while (left > 0) {
-        if (!arrived) wait_for_scores(tokens);
+        if (!arrived) wait_for_scores(buffer);
         arrived = false;
         if constexpr (S::kMakerTiles == 2) {
           if (left < tiles && left > 2) {
-            auto next = tokens;
+            auto next = buffer;
             next.advance();
             wait_for_scores(next);
-            if (make_weights<2>({{tokens.index, next.index}}, false)) {
+            if (make_weights<2>({{buffer.index, next.index}}, false)) {
               left -= 2;
               next.advance();
-              tokens = next;
+              buffer = next;
               continue;
             }
             arrived = true;
           }
         }
-        make_weights<1>({{tokens.index}}, left == tiles);
+        make_weights<1>({{buffer.index}}, left == tiles);
         --left;
-        tokens.advance();
+        buffer.advance();
       }
-      end_unit(ends.index);
-      ends.advance();
+      end_unit(end.index);
+      end.advance();
       tile_.advance(tiles);
     }
   }
@@ -94,9 +94,9 @@ class Maker {
     constexpr int kTile = sizeof(shared_.scores[0]) + sizeof(shared_.named[0]);
     ptx::arrive_and_expect(&shared_.scores_full[buffer], kTile);
   }
-  __device__ void wait_for_scores(const Ring<S::kBuffers>& tokens) {
-    tokens.wait_full(shared_.scores_full);
-    expect_scores(tokens.index);  // of the next round
+  __device__ void wait_for_scores(const Ring<S::kBuffers>& buffer) {
+    buffer.wait_full(shared_.scores_full);
+    expect_scores(buffer.index);  // of the next round
   }
 
   /// Of so many tiles: the numbers of their buffers.
@@ -287,7 +287,7 @@ class Maker {
 
   /// Tells all weighers what becomes of the unit's sums, and the caller the lse of a row that is
   /// done. Half of a warp does it for each head.
-  __device__ void end_unit(uint32_t place) {
+  __device__ void end_unit(uint32_t end_index) {
     const int own = lane() / 16, rank = lane() % 16;
     float sums[kHeads];
     SoftmaxState states[kHeads];
@@ -301,9 +301,9 @@ class Maker {
     const int head = head_ + own;
     const auto tell = [&](const HeadEnd& end) {
       if (rank >= kCluster) return;
-      ptx::store_async(ptx::in_block(&shared_.unit_ends[place][head], rank),
+      ptx::store_async(ptx::in_block(&shared_.unit_ends[end_index][head], rank),
                        float4{end.sum, end.left_weight, end.right_weight, end.finish},
-                       ptx::in_block(&shared_.unit_end_full[place], rank));
+                       ptx::in_block(&shared_.unit_end_full[end_index], rank));
     };
     if (head >= heads_here(call_)) return tell({});
     end_head(

@@ -80,7 +80,7 @@ class Scorer {
   static constexpr int kAllThreads = kScorers * kGroupThreads;
   static constexpr int kBlockSteps = kBlockDims / 16;  // of products
   using Operand = ptx::Fragment[kBlockSteps];          // tokens by a block's values
-  using Words = uint32_t[kBlockSteps / 2][4];          // of four of them, before they are bf16
+  using Words = uint32_t[kBlockSteps / 2][4];          // bytes of four values each
   static constexpr int kOwnBlocks = S::kOwnBlocks, kOwnDims = S::kOwnDims;
 
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
@@ -233,7 +233,8 @@ class Scorer {
         ptx::wait_products<1>();
         keep(of_block);
       }
-      // The next block's bytes are on their way while this one's are turned into bf16.
+      // The next block's bytes are on their way while this one's are turned into bf16, in vain if
+      // that one is bf16: they are there to be read, and a branch would cost more.
       if (block + 1 < kOwnBlocks) load_words(from + (block + 1) * kBlockDims, words[1 - block % 2]);
       if (is_last_block<S>(block)) {
         load_values(from + block * kBlockDims, of_block);

@@ -104,11 +104,11 @@ struct Answers {
 /// Where answers are not staged apart.
 struct Nothing {};
 
-/// What the blocks of a cluster send each other lies in as many buffers as a tile's values do, and
-/// each is free when the values' buffer of the same number is: who scores a tile writes its values,
-/// so this block's weigher is done with the buffers of the tile before that had the same, and had
-/// the weights of all blocks, which had all scores. Who has the scores of all blocks knows it of
-/// all weighers.
+/// What the blocks of a cluster send each other of a tile lies in as many buffers as its values do,
+/// and each is free when the values' buffer of the same number is: who scores a tile writes its
+/// values, so this block's weigher is done with the buffers of the tile before that had the same,
+/// and had the weights of all blocks, which had all scores. Who has the scores of all blocks knows
+/// it of all weighers.
 template <class S>
 struct Shared {
   Lines<S::kHeads> q[2][S::kOwnBlocks];  // of a row and the next one
@@ -120,7 +120,8 @@ struct Shared {
   /// Weights on their way from each of the maker's warps: in one of two places.
   Chunk staged[S::kMakers][2][S::kMakerTiles][S::kMakerHeads][kBlockChunks];
   float old_weights[S::kBuffers][S::kHeads];  // what the sums so far are worth
-  /// Of one unit after the other: each has a tile.
+  /// In turn, by units. As many as buffers of tiles are enough: a unit has a tile at least, so who
+  /// ends one has the scores of a tile that came when all weighers had read the end that lay here.
   alignas(16) HeadEnd unit_ends[S::kBuffers][S::kHeads];
   Raw<S> raw[kRaws];
   std::conditional_t<S::kStagesApart, Answers<S>, Nothing> answers;
