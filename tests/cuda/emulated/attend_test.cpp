@@ -252,11 +252,11 @@ TEST(EmulatedHopper, BitsDoNotDependOnTheHeadsThatABlockDoesTogetherNorOnTheBloc
 /// Weights that are large only together: of sixteen, of which a lane has sixteen where heads are
 /// rows and two where they are columns.
 TEST(EmulatedHopper, BitsOfWeightsThatAreLargeTogetherAreThoseOfPairs) {
-  Inputs inputs(40, 260, 0, STEADY_CACHE_FP8, 0, 0.15f);  // tiles' scores differ by about 2^7
+  Inputs inputs(24, 200, 0, STEADY_CACHE_FP8, 0, 0.15f);  // tiles' scores differ by about 2^7
   inputs.repeat_tokens();
-  const Answer in_pairs = run(inputs, kWhole, kPair64);
+  const Answer in_pairs = run(inputs, kWhole, kPair32);
   expect_close(in_pairs, oracle(inputs));
-  for (const Kernel kernel : {Kernel{2, 16}, Kernel{4, 32}, Kernel{4, 24}, Kernel{4, 8}})
+  for (const Kernel kernel : {Kernel{2, 16}, Kernel{4, 24}, Kernel{4, 8}})
     EXPECT_TRUE(run(inputs, kWhole, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
@@ -362,12 +362,12 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
 
 /// So that units and tiles go round their buffers at a different pace.
 TEST(EmulatedHopper, BitsOfUnitsOfSomeTilesAreThoseOfPairs) {
-  const Inputs inputs(17, 576, 0, STEADY_CACHE_FP8);
+  const Inputs inputs(17, 448, 0, STEADY_CACHE_FP8);
   constexpr PlanLimits kTwoTiles = {1, 0, 128, 32}, kThreeTiles = {3, 40, 192, 32};
   for (const PlanLimits& limits : {kTwoTiles, kThreeTiles}) {
     const Answer in_pairs = run(inputs, limits, kPair32);
     expect_close(in_pairs, oracle(inputs));
-    for (const Kernel kernel : {Kernel{2, 16}, Kernel{4, 24}, Kernel{4, 8}})
+    for (const Kernel kernel : {Kernel{2, 16}, Kernel{4, 24}})
       EXPECT_TRUE(run(inputs, limits, kernel) == in_pairs) << testing::PrintToString(kernel);
   }
 }
