@@ -19,12 +19,13 @@ class Maker {
               (kHeads == 1 ? warp() % 2 : 0)),
         tile_(call),
         head_weights_(call) {
+    // Warps without heads have places in the next buffer, which they do not use.
     const int line = head_ + chunk() / kBlockChunks;
 #pragma unroll
     for (int i = 0; i < kLaneBlocks; ++i) {
       const int rank = lane() / kChunks + i * kCluster / kLaneBlocks;
       weights_[i] = ptx::in_block(shared.weights[0].at(line, chunk() % kBlockChunks), rank);
-      old_weights_[i] = ptx::in_block(&shared.old_weights[0][head_], rank);
+      old_weights_[i] = ptx::in_block(shared.old_weights[0] + head_, rank);
       weights_full_[i] = ptx::in_block(shared.weights_full, rank);
     }
   }
