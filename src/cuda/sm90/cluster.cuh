@@ -48,7 +48,7 @@ class TileCursor {
     }
   }
 
-  /// To the unit's next tile. There must be one.
+  /// To the unit's next tile. There must be one. For who has no register to count a unit's tiles.
   __device__ void advance_in_unit() { tile_ += kTokens; }
 
   __device__ int row() const { return row_; }

@@ -148,8 +148,8 @@ class HeadWeights {
   /// Whether this score's weight alone would ask for another reference.
   __device__ bool is_large(int half, float score) const { return weight(half, score) > kLarge; }
 
-  /// One head's weights, rounded, in pairs; returns what In::add() does. The sums that others here
-  /// want are those of sixteen tokens.
+  /// One head's weights, rounded, in pairs; returns what In::add() does. are_large(), add() and
+  /// move_reference() want the sum of sixteen tokens.
   __device__ float weigh(int half, const float (&scores)[kScores],
                          uint32_t (&rounded)[kScores / 2]) const {
     return In::add([&](int k) { return weight(half, scores[k]); }, rounded);

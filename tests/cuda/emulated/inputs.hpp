@@ -57,11 +57,7 @@ class Inputs {
   /// Leaves row 0 a token in each of the window's first two tiles of 64, and no others.
   void leave_two_tokens() {
     int32_t* const window = slots_[0].data();
-    int32_t left[2];
-    int found = 0;
-    for (int i = 0; found < 2; ++i) {
-      if (pools_[0].has(window[i])) left[found++] = window[i];
-    }
+    const std::vector<int32_t> left = first_named(2);
     for (int scope = 0; scope < kScopes; ++scope)
       std::fill_n(slots_[scope].begin(), pools_[scope].slots_stride, -1);
     window[40] = left[0];
@@ -71,10 +67,7 @@ class Inputs {
   /// third a token of the second's stands between those of the first's.
   void repeat_tokens() {
     int32_t* const window = slots_[0].data();
-    std::vector<int32_t> found;
-    for (int i = 0; found.size() < 4; ++i) {
-      if (pools_[0].has(window[i])) found.push_back(window[i]);
-    }
+    const std::vector<int32_t> found = first_named(4);
     for (int i = 0; i < shape_.window.max_tokens; ++i)
       window[i] = i / 64 == 2 ? found[i % 64 == 20 ? 1 : 0] : found[i / 64 % 4];
   }
@@ -119,6 +112,15 @@ class Inputs {
   }
 
  private:
+  /// The first so many slots of row 0's window that name a token.
+  std::vector<int32_t> first_named(size_t count) const {
+    std::vector<int32_t> found;
+    for (const int32_t* slot = slots_[0].data(); found.size() < count; ++slot) {
+      if (pools_[0].has(*slot)) found.push_back(*slot);
+    }
+    return found;
+  }
+
   template <class T>
   void hide(std::vector<T>* values, std::type_identity_t<T> by) {
     hidden_.push_back([values, kept = *values] { std::ranges::copy(kept, values->begin()); });

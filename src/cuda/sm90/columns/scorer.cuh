@@ -234,7 +234,7 @@ class Scorer {
         keep(of_block);
       }
       // The next block's bytes are on their way while this one's are turned into bf16, in vain if
-      // that one is bf16: they are there to be read, and a branch would cost more.
+      // that one is bf16: they are there to be read, so that no branch is needed.
       if (block + 1 < kOwnBlocks) load_words(from + (block + 1) * kBlockDims, words[1 - block % 2]);
       if (is_last_block<S>(block)) {
         load_values(from + block * kBlockDims, of_block);

@@ -45,7 +45,7 @@ class Weigher {
         if (last) [[unlikely]]
           end_unit(buffer);
         // At the end of a unit that has been done, if answers are staged apart.
-        if (!last || !S::kStagesApart) hand_over(buffer);
+        if (!last || !S::kStagesApart) hand_over_buffer(buffer);
       }
       tile_.advance(tiles);
       unit_.advance();
@@ -92,7 +92,7 @@ class Weigher {
       sums_.rescale(i, shared_.old_weights[buffer][Sums::head(i)]);
   }
 
-  __device__ void hand_over(uint32_t buffer) { ptx::arrive(&shared_.values_empty[buffer]); }
+  __device__ void hand_over_buffer(uint32_t buffer) { ptx::arrive(&shared_.values_empty[buffer]); }
 
   /// Leaves the unit, whose last tile is in that buffer, where it belongs: among the slots, in the
   /// row so far, or in the answer.
@@ -104,7 +104,7 @@ class Weigher {
       HeadEnd ends[Sums::kLaneHeads];
 #pragma unroll
       for (int i = 0; i < Sums::kLaneHeads; ++i) ends[i] = end_of(i);
-      hand_over(buffer);  // from here on other blocks may write a later unit's ends
+      hand_over_buffer(buffer);  // from here on other blocks may write a later unit's ends
       end_heads(place, [&](int i) { return ends[i]; });
     } else {
       end_heads(place, end_of);
@@ -213,7 +213,7 @@ class Weigher {
   TileCursor tile_;
   Ring<S::kBuffers> buffer_, unit_;
   Sums sums_;
-  bool moved_;
+  bool moved_;  // whether a reference did, by the weights that were looked at last
 };
 
 }  // namespace steady::cuda::sm90::columns

@@ -22,6 +22,7 @@ class Weigher {
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     for (; tile_.valid(); tile_.advance()) {
+      // The unit's end, which is far longer, stands behind the loop, not in its midst.
 #pragma unroll 1
       for (;; tile_.advance_in_unit()) {
         tokens_.wait_full(shared_.tokens_full);
