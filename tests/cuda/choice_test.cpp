@@ -97,7 +97,7 @@ TEST(Choice, OnlyHoppersKernelsLeaveAllUnitsToMerge) {
 }
 
 void expect_room_for_what_is_kept(const Shape& shape, int multiprocessors) {
-  const sm90::Room room = {multiprocessors / 2, multiprocessors / 4};
+  const sm90::Room room = {multiprocessors / 2, multiprocessors / 4, multiprocessors / 8};
   const Cut cut = cut_for(shape, multiprocessors, true);
   expect_kept_behind_slots(shape, cut);
   for (const int rows : {1, 2, 8, 16, 33, 64, 67, 500}) {
@@ -157,7 +157,7 @@ TEST(Choice, TheRowsOfDeepSeekV4AreOneUnitOrTwoWithFewHeadsOnHopper) {
 /// What the step's limits are with the room of 132 multiprocessors; units are always the engine's.
 PlanLimits limits_of(const Shape& shape, int kind, int rows) {
   const PlanLimits cut = cut_for(shape, 132, true).limits;
-  const sm90::Spread spread = sm90::choose_spread(shape, cut, rows, {66, 33});
+  const sm90::Spread spread = sm90::choose_spread(shape, cut, rows, {66, 33, 16});
   const PlanLimits limits = limits_for(shape, kind, cut, spread, rows);
   EXPECT_EQ(limits.unit_tokens, cut.unit_tokens);
   EXPECT_EQ(limits.max_units, cut.max_units);

@@ -63,6 +63,7 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
   };
   for (const int heads : {8, 16}) by_columns(2, heads);
   for (const int heads : {8, 16, 24, 32}) by_columns(4, heads);
+  by_columns(8, 8);
 #endif
   return bytes;
 }

@@ -135,7 +135,7 @@ void add_kernels(const Shape& shape, const LayerCall& call,
   for (const sm90::Spread spread :
        {sm90::Spread{1, 1, parts}, sm90::Spread{1, 5, parts}, sm90::Spread{2, 1, parts},
         sm90::Spread{2, 2, parts}, sm90::Spread{2, 3, parts}, sm90::Spread{2, 5, parts},
-        sm90::Spread{4, 5, parts}}) {
+        sm90::Spread{4, 5, parts}, sm90::Spread{8, 5, parts}}) {
     kernels->push_back([&call, spread] { return sm90::launch_attend(call, spread, nullptr); });
   }
 #endif

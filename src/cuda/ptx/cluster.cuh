@@ -95,4 +95,14 @@ __device__ inline void store_async(Remote to, const float2& values, Remote barri
       : "memory");
 }
 
+/// Copies a multiple of 16 bytes of this block's memory to another's, counted by a barrier beside
+/// them there. Who wrote them has called fence_shared_writes().
+__device__ inline void copy_to_block(Remote to, const void* from, int bytes, Remote barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "
+      "[%3];" ::"r"(to.address),
+      "r"(shared_address(from)), "r"(bytes), "r"(barrier.address)
+      : "memory");
+}
+
 }  // namespace steady::cuda::ptx

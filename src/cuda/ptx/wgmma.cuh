@@ -112,6 +112,12 @@ __device__ inline void keep(const Fragment& a) {
   asm volatile("" ::"r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]) : "memory");
 }
 
+/// Hides from the compiler what a left operand is: if it knew, it would make a copy for each
+/// product.
+__device__ inline void pin(Fragment& a) {
+  asm volatile("" : "+r"(a.at[0]), "+r"(a.at[1]), "+r"(a.at[2]), "+r"(a.at[3])::"memory");
+}
+
 /// The same with `a` in registers. The product may read them until it is over, which the compiler
 /// does not know.
 template <int kColumns, bool kTransposedB = false>

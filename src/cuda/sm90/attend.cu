@@ -39,7 +39,7 @@ constexpr Variant in_columns() {
 constexpr Variant kVariants[] = {in_block<32>(),      in_block<64>(),      in_columns<2, 8>(),
                                  in_columns<2, 16>(), in_pair<32>(),       in_pair<64>(),
                                  in_columns<4, 8>(),  in_columns<4, 16>(), in_columns<4, 24>(),
-                                 in_columns<4, 32>()};
+                                 in_columns<4, 32>(), in_columns<8, 8>()};
 
 const Variant& variant_of(int cluster, int heads) {
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
@@ -82,6 +82,12 @@ bool has_short_pages(const Shape& shape) {
   return true;
 }
 
+/// For clusters of that size.
+template <class R>
+auto& room_of(int cluster, R& room) {
+  return cluster == 2 ? room.pairs : cluster == 4 ? room.fours : room.eights;
+}
+
 int groups_of(int heads, int group) { return (heads + group - 1) / group; }
 
 /// So many parts that equal units come out even, if that costs a sixteenth of `most` at most:
@@ -98,7 +104,8 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   struct Grain {
     int heads, cluster;
   };
-  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {16, 2}, {32, 4}, {24, 4}, {16, 4}, {8, 4}};
+  constexpr Grain kFromCoarse[] = {{64, 2}, {32, 2}, {16, 2}, {32, 4},
+                                   {24, 4}, {16, 4}, {8, 4},  {8, 8}};
   const int large_groups = groups_of(shape.heads, 64);
   const int64_t units = int64_t{rows} * cut_row(shape.longest_row(), limits).count;
   // Rows that pairs do not do in one round: blocks take less time, unless heads are so few that
@@ -112,7 +119,7 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
-    const int clusters = grain.cluster == 2 ? room.pairs : room.fours;
+    const int clusters = room_of(grain.cluster, room);
     if (spread.cluster != 0 && units * groups > clusters) break;
     spread = {grain.cluster, groups,
               even_parts(units, std::clamp(clusters / groups, 1, limits.parts))};
@@ -125,7 +132,7 @@ size_t shared_bytes(int cluster, int group_heads) {
 }
 
 cudaError_t prepare_attend(Room* room) {
-  *room = {std::numeric_limits<int>::max(), std::numeric_limits<int>::max()};
+  room->pairs = room->fours = room->eights = std::numeric_limits<int>::max();
   for (const Variant& variant : kVariants) {
     cudaError_t error =
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -136,7 +143,7 @@ cudaError_t prepare_attend(Room* room) {
     int clusters = 0;
     error = cudaOccupancyMaxActiveClusters(&clusters, variant.kernel, &launch.config);
     if (error != cudaSuccess) return error;
-    int& most = variant.cluster == 2 ? room->pairs : room->fours;
+    int& most = room_of(variant.cluster, *room);
     most = std::min(most, clusters);
   }
   return cudaSuccess;

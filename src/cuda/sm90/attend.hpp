@@ -14,9 +14,9 @@ namespace steady::cuda::sm90 {
 /// vectors unless rows are short.
 inline constexpr int kPairColumns = 16;
 
-/// How many clusters of two and of four blocks the card holds at once.
+/// How many clusters of two, of four and of eight blocks the card holds at once.
 struct Room {
-  int pairs, fours;
+  int pairs, fours, eights;
 };
 
 /// How attend spreads over the card. A row's bits do not depend on it.

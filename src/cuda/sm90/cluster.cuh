@@ -13,6 +13,7 @@ namespace steady::cuda::sm90 {
 __device__ inline float4 plus(const float4& a, const float4& b) {
   return {a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w};
 }
+__device__ inline float2 plus(const float2& a, const float2& b) { return {a.x + b.x, a.y + b.y}; }
 
 /// All of this warp is done with what the barrier guards.
 __device__ inline void hand_over(uint64_t* barrier) {

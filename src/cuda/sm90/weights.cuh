@@ -118,26 +118,47 @@ template <int kHalves, class In>
 class HeadWeights {
  public:
   static constexpr int kScores = In::kScores;
+  /// Of the unit so far, for this lane's heads: the reference, and whether scores are scaled before
+  /// they meet it.
+  struct References {
+    float at[kHalves];
+    bool scaled[kHalves], any_scaled;  // any of the warp's
+  };
+  /// What sixteens of weights add up to; whether any token was named.
+  struct Sums {
+    float at[kHalves];
+    bool seen;
+  };
   __device__ explicit HeadWeights(const Call& call) : call_(call) {}
+
+  /// Another warp goes on with the unit.
+  __device__ const References& references() const { return references_; }
+  __device__ const Sums& sums() const { return sums_; }
+  __device__ void go_on_from(const References& references) { references_ = references; }
+  __device__ void go_on_from(const Sums& sums) { sums_ = sums; }
+  /// Where another warp's sums came when a reference had moved.
+  __device__ void rescale(int half, float old_weight) { sums_.at[half] *= old_weight; }
 
   __device__ void begin_unit() {
     // A product with a scale that is not a positive number does not keep the order of scores.
     const float to_base_2 = call_.softmax_scale * kLog2e;
-    any_scaled_ = !(to_base_2 > 0.0f && to_base_2 < INFINITY);
-    seen_ = false;
+    references_.any_scaled = !(to_base_2 > 0.0f && to_base_2 < INFINITY);
+    sums_.seen = false;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) {
-      scaled_[half] = any_scaled_;
-      reference_[half] = kLowest;
-      sum_[half] = 0.0f;
+      references_.scaled[half] = references_.any_scaled;
+      references_.at[half] = kLowest;
+      sums_.at[half] = 0.0f;
     }
   }
 
   /// Makes scores ready to be weighed, where most are ready as they are.
-  __device__ bool any_scaled() const { return any_scaled_; }
-  __device__ void scale(int half, float (&scores)[kScores]) const { scale(scores, scaled_[half]); }
+  __device__ bool any_scaled() const { return references_.any_scaled; }
+  __device__ void scale(int half, float (&scores)[kScores]) const {
+    scale(scores, references_.scaled[half]);
+  }
   /// Whether the tile had a token.
-  __device__ void see(bool token) { seen_ = seen_ || token; }
+  __device__ void see(bool token) { sums_.seen = sums_.seen || token; }
 
   /// Weights that add up to more ask for another reference.
   __device__ static bool are_large(float sum) { return sum > kLarge; }
@@ -162,35 +183,35 @@ class HeadWeights {
 #pragma unroll
     for (const float score : scores) most = fmaxf(most, score);
     most = In::largest(most);
-    if (!scaled_[half]) most *= call_.softmax_scale * kLog2e;
+    if (!references_.scaled[half]) most *= call_.softmax_scale * kLog2e;
     const uint32_t large = __ballot_sync(~0u, sum > kLarge);
     constexpr uint32_t kHead = In::kLanes == 32 ? ~0u : (1u << In::kLanes) - 1;
     const bool moves = (large >> (lane() & ~(In::kLanes - 1)) & kHead) != 0;
-    const bool scales = moves && !scaled_[half] && !(fabsf(most) < kFar);
+    const bool scales = moves && !references_.scaled[half] && !(fabsf(most) < kFar);
     if (moves) {
-      if (reference_[half] != kLowest) {
-        const float factor = ptx::exp2_approximate(reference_[half] - most);
+      if (references_.at[half] != kLowest) {
+        const float factor = ptx::exp2_approximate(references_.at[half] - most);
         *old_weight *= factor;
-        sum_[half] *= factor;
+        sums_.at[half] *= factor;
       }
-      reference_[half] = most;
+      references_.at[half] = most;
     }
     scale(scores, scales);
-    scaled_[half] = scaled_[half] || scales;
-    any_scaled_ = any_scaled_ || __any_sync(~0u, scales);
+    references_.scaled[half] = references_.scaled[half] || scales;
+    references_.any_scaled = references_.any_scaled || __any_sync(~0u, scales);
   }
 
   /// A tile's weights are those that were made last.
-  __device__ void add(int half, float sum) { sum_[half] += sum; }
+  __device__ void add(int half, float sum) { sums_.at[half] += sum; }
 
   /// What the unit came to: the sum of its weights as they are, NaN if nothing is known.
   __device__ float unit_sum(int half) const {
-    const float sum = In::total(sum_[half]);
+    const float sum = In::total(sums_.at[half]);
     // Of tokens whose scores are all beyond what a float can tell, nothing is known.
-    return sum == 0.0f && seen_ ? NAN : sum;
+    return sum == 0.0f && sums_.seen ? NAN : sum;
   }
   __device__ SoftmaxState state(int half, float unit_sum) const {
-    return unit_sum == 0.0f ? SoftmaxState{} : SoftmaxState{reference_[half] * kLn2, unit_sum};
+    return unit_sum == 0.0f ? SoftmaxState{} : SoftmaxState{references_.at[half] * kLn2, unit_sum};
   }
 
  private:
@@ -206,8 +227,8 @@ class HeadWeights {
   __device__ static int lane() { return ptx::thread_number() % 32; }
 
   __device__ float weight(int half, float score) const {
-    const float factor = scaled_[half] ? 1.0f : call_.softmax_scale * kLog2e;
-    return ptx::exp2_approximate(__fmaf_rn(score, factor, -reference_[half]));
+    const float factor = references_.scaled[half] ? 1.0f : call_.softmax_scale * kLog2e;
+    return ptx::exp2_approximate(__fmaf_rn(score, factor, -references_.at[half]));
   }
 
   /// Makes scores logarithms to base 2, in lanes that say so.
@@ -221,11 +242,8 @@ class HeadWeights {
   }
 
   const Call& call_;
-  // Of the unit so far, for this lane's heads: the reference, what sixteens of weights add up to,
-  // and whether scores are scaled before they meet the reference; whether any token was named.
-  float reference_[kHalves], sum_[kHalves];
-  bool scaled_[kHalves], any_scaled_;  // any of the warp's
-  bool seen_;
+  References references_;
+  Sums sums_;
 };
 
 }  // namespace steady::cuda::sm90

@@ -372,5 +372,27 @@ TEST(EmulatedHopper, BitsOfUnitsOfSomeTilesAreThoseOfPairs) {
   }
 }
 
+/// In few clusters, because one of eight blocks is 6,144 threads.
+TEST(EmulatedHopper, BitsOfClustersOfEightAreThoseOfPairs) {
+  constexpr PlanLimits kOneUnit = {1, 0, 1152, 1}, kTwoTiles = {1, 0, 128, 32},
+                       kSplitUnits = {2, 40, 192, 32};
+  Inputs large(8, 200, 0, STEADY_CACHE_FP8, 0, 0.15f);
+  large.repeat_tokens();
+  Inputs not_plain(3, 150, 70, STEADY_CACHE_BF16, 2);  // from pages, the first one by its scale
+  not_plain.first_token(0, true)[3] = 135;
+  const Inputs rising(5, 448, 300, STEADY_CACHE_FP8, 0, 0.5f);  // references move
+  const std::pair<const Inputs*, PlanLimits> calls[] = {{&large, kOneUnit},
+                                                        {&not_plain, kOneUnit},
+                                                        {&rising, kOneUnit},
+                                                        {&rising, kTwoTiles},
+                                                        {&rising, kSplitUnits}};
+  for (const auto& [inputs, limits] : calls) {
+    const Answer in_pairs = run(*inputs, limits, {2, 16});
+    expect_close(in_pairs, oracle(*inputs));
+    EXPECT_TRUE(run(*inputs, limits, {8, 8}) == in_pairs)
+        << inputs->shape().heads << " heads, units of " << limits.unit_tokens;
+  }
+}
+
 }  // namespace
 }  // namespace steady::cuda

@@ -14,11 +14,11 @@ namespace {
 
 TEST(HopperSpread, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   const auto spread = [](int heads, int rows, int compressed = 512, int page_tokens = 64,
-                         int fours = 32) {
+                         int fours = 32, int eights = 0) {
     Shape shape = {heads, 1, 4096, 1, 1.0f, {STEADY_CACHE_FP8, 64, 128}, {}};
     shape.compressed[0] = {STEADY_CACHE_FP8, page_tokens, compressed};
     const PlanLimits limits = {heads <= 64 ? 132 : 66, 128, 1152, 128};
-    const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, fours});
+    const sm90::Spread is = sm90::choose_spread(shape, limits, rows, sm90::Room{66, fours, eights});
     return std::array{is.cluster, sm90::group_heads(heads, is.groups), is.parts};
   };
   using Is = std::array<int, 3>;
@@ -50,6 +50,12 @@ TEST(HopperSpread, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
   EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32
   EXPECT_EQ(spread(1, 1), (Is{4, 8, 1}));
+  EXPECT_EQ(spread(64, 1, 512, 64, 32, 15), (Is{8, 8, 1}));
+  EXPECT_EQ(spread(64, 1, 512, 64, 32, 7), (Is{4, 8, 1}));
+  EXPECT_EQ(spread(64, 2, 512, 64, 32, 15), (Is{4, 8, 2}));
+  EXPECT_EQ(spread(16, 7, 512, 64, 32, 15), (Is{8, 8, 7}));
+  EXPECT_EQ(spread(16, 8, 512, 64, 32, 15), (Is{4, 8, 8}));
+  EXPECT_EQ(spread(128, 1, 512, 64, 32, 15), (Is{4, 8, 1}));  // sixteen groups
 }
 
 TEST(HopperSpread, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
@@ -67,6 +73,7 @@ TEST(HopperSpread, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
   }
   for (const int group : {8, 16, 24, 32})
     EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
+  EXPECT_LE(sm90::shared_bytes(8, 8), size_t{227} << 10);
 }
 
 }  // namespace

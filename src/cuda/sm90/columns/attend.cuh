@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A row in four or two blocks that share its vectors' values: in each of them two warpgroups copy
-// tokens, two score them, one makes the weights of the block's share of the heads and one weighs.
-// Four are for few rows, two for up to 16 heads.
+// A row in eight, four or two blocks that share its vectors' values: in each of them two warpgroups
+// copy tokens, two score them, one makes the weights of the block's share of the heads and one
+// weighs. Eight and four are for few rows, two for up to 16 heads.
 #pragma once
 
 #include "cuda/sm90/columns/copier.cuh"
@@ -18,10 +18,10 @@ inline constexpr int kRegistersAtFirst = 65536 / kThreads / 8 * 8;
 
 template <class S>
 struct Registers {
-  static constexpr bool kTwo = S::kCluster == 2, kLarge = S::kHeads > 16;
+  static constexpr bool kTwo = S::kCluster == 2, kEight = S::kCluster == 8, kLarge = S::kHeads > 16;
   static constexpr int kScorer = kTwo || kLarge ? 112 : 104;
-  static constexpr int kWeigher = kTwo ? 88 : kLarge ? 96 : 80;
-  static constexpr int kMaker = kTwo ? 72 : kLarge ? 80 : 96;
+  static constexpr int kWeigher = kTwo ? 88 : kLarge || kEight ? 96 : 80;
+  static constexpr int kMaker = kTwo ? 72 : kLarge || kEight ? 80 : 96;
   static constexpr int kCopier = kLarge ? 40 : 48;
   static_assert(kScorers * kScorer + kWeigher + kMaker + 2 * kCopier <=
                 kThreads / kGroupThreads * kRegistersAtFirst);
@@ -36,11 +36,17 @@ __device__ void prepare(Shared<S>& shared) {
       ptx::init_barrier(&shared.raw_empty[raw], kWarps);
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
-      ptx::init_barrier(&shared.values_full[buffer], kGroupThreads);
-      ptx::init_barrier(&shared.values_empty[buffer], kGroupThreads);
+      // One thread expects what comes from other blocks: weights, and the values of tiles that the
+      // twin scores. Of one that is scored here the twin's weigher hands back values, too.
+      ptx::init_barrier(&shared.tile_full[buffer],
+                        1 + (is_scored_here<S>(buffer) ? kGroupThreads : 0));
+      ptx::init_barrier(&shared.values_empty[buffer], kGroupThreads + (S::kTwins - 1) * kWarps);
       ptx::init_barrier(&shared.scores_full[buffer], 1);
-      ptx::init_barrier(&shared.weights_full[buffer], 1);
       ptx::init_barrier(&shared.unit_end_full[buffer], 1);
+    }
+    if constexpr (S::kTurns > 1) {
+      for (uint64_t& barrier : shared.turns.has_references) ptx::init_barrier(&barrier, 32);
+      for (uint64_t& barrier : shared.turns.has_sums) ptx::init_barrier(&barrier, 32);
     }
     ptx::fence_barriers();
   }

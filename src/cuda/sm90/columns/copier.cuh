@@ -7,8 +7,8 @@
 
 namespace steady::cuda::sm90::columns {
 
-/// Two warps bring every fourth tile, half of it each. A lane looks up one of its tokens, whose
-/// slot it has read two such tiles before.
+/// Two warps bring every fourth tile that is scored here, half of it each. A lane looks up one of
+/// its tokens, whose slot it has read two such tiles before.
 template <class S>
 class Copier {
  public:
@@ -21,7 +21,7 @@ class Copier {
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     ahead_.start(range);
-    skip(team());
+    skip(team() * S::kTwins + twin_rank<S>());
     ptx::wait_for_earlier_grids();
     read_slot();
     read_slot();
@@ -50,7 +50,7 @@ class Copier {
   __device__ static int half() { return warp() % kTileCopiers; }
   __device__ static int team() { return warp() / kTileCopiers; }
   __device__ static int first_token() { return half() * kTokensHere; }
-  __device__ static int first_dim() { return ptx::cluster_rank() * kOwnDims; }
+  __device__ static int first_dim() { return share_rank<S>() * kOwnDims; }
 
   /// Goes over so many tiles, or as many as there are.
   __device__ void skip(int tiles) {
@@ -67,7 +67,7 @@ class Copier {
     const Position position = position_of(call_, ahead_, first_token() + lane());
     Slot slot = {ahead_.valid(), position.scope, kHole};
     if (position.slot != nullptr) slot.slot = *position.slot;
-    skip(kRaws);
+    skip(kRaws * S::kTwins);
     next_ = after_next_;  // only here, for it waits for what was read last
     after_next_ = slot;
   }
@@ -105,18 +105,27 @@ class Copier {
                       places_[lane()].scales + first_dim() / kBlockDims / 4 * 4);
     copy<kOwnDims / kChunkBytes>(to, 0);
     // The last block of all is twice as long.
-    if (is_last_block<S>(S::kOwnBlocks - 1)) copy<kBlockDims / kChunkBytes>(to, kOwnDims);
+    if (is_last_scored<S>(S::kOwnBlocks - 1)) copy<kBlockDims / kChunkBytes>(to, kOwnDims);
   }
 
   /// So many chunks of each token, from byte `begin` of this block's share on.
   template <int kChunks>
   __device__ void copy(Raw<S>* to, int begin) {
+    constexpr int kStep = 32 / kChunks, kAtOnce = 4;
+    static_assert(kTokensHere % (kAtOnce * kStep) == 0);
     begin += lane() % kChunks * kChunkBytes;
 #pragma unroll
-    for (int i = 0; i < kTokensHere; i += 32 / kChunks) {
-      const int token = i + lane() / kChunks;
-      ptx::copy_async_16(to->lines[first_token() + token] + begin,
-                         places_[token].data + first_dim() + begin);
+    for (int first = 0; first < kTokensHere; first += kAtOnce * kStep) {
+      // Read together: the compiler leaves no load behind the copy before it.
+      const uint8_t* data[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i)
+        data[i] = places_[first + i * kStep + lane() / kChunks].data + first_dim() + begin;
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int token = first_token() + first + i * kStep + lane() / kChunks;
+        ptx::copy_async_16(to->lines[token] + begin, data[i]);
+      }
     }
   }
 

@@ -14,9 +14,9 @@ class Maker {
   __device__ Maker(const Call& call, Shared<S>& shared)
       : call_(call),
         shared_(shared),
-        head_(8 * (two() / S::kQuarters) +
-              2 * (S::kQuarters * ptx::cluster_rank() + two() % S::kQuarters) +
-              (kHeads == 1 ? warp() % 2 : 0)),
+        head_(8 * (set() / S::kQuarters) +
+              S::kSetHeads * (S::kQuarters * ptx::cluster_rank() + set() % S::kQuarters) +
+              (kSetWarps == 2 ? warp() % 2 : 0)),
         tile_(call),
         head_weights_(call) {
     // Warps without heads have places in the next buffer, which they do not use.
@@ -26,25 +26,68 @@ class Maker {
       const int rank = lane() / kChunks + i * kCluster / kLaneBlocks;
       weights_[i] = ptx::in_block(shared.weights[0].at(line, chunk() % kBlockChunks), rank);
       old_weights_[i] = ptx::in_block(shared.old_weights[0] + head_, rank);
-      weights_full_[i] = ptx::in_block(shared.weights_full, rank);
+      tile_full_[i] = ptx::in_block(shared.tile_full, rank);
     }
   }
 
-  /// All tiles of a part that has some. Two at a time, where buffers are not few and no reference
-  /// moves: a warp alone has little to do while it waits for its own results. A unit's first tile
-  /// alone, because its reference moves, and because the weighers wait for it; its last one or two
-  /// alone, so that what the unit comes to does not wait for a second tile's weights.
+  /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
     if (warp() >= S::kMakers) {
       ptx::wait_for_earlier_grids();
       return;
     }
-    for (uint32_t i = 0; i < S::kBuffers; ++i) expect_scores(i);
+    if (warp() == 0) {
+      for (uint32_t i = 0; i < S::kBuffers; ++i) expect_scores(i);
+    }
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     // Here, not where it is used: it takes as long as a tile.
     const int own_head = head_ + min(lane() / 16, kHeads - 1);
     if (own_head < heads_here(call_)) sink_ = sink_of(call_, first_head(call_) + own_head);
+    if constexpr (S::kTurns > 1) {
+      tiles_in_turn();
+    } else {
+      tiles_alone();
+    }
+  }
+
+ private:
+  static constexpr int kHeads = S::kMakerHeads, kCluster = S::kCluster;
+  /// Warps beside each other that have a set's heads.
+  static constexpr int kSetWarps = S::kSetHeads / kHeads;
+  /// Of their weights, and to how many blocks a lane sends one.
+  static constexpr int kChunks = kHeads * kBlockChunks, kLaneBlocks = kCluster * kChunks / 32;
+
+  /// Where several warps have the same heads: a tile for each of them at a time. They wait for each
+  /// other only with what needs the unit so far.
+  __device__ void tiles_in_turn() {
+    Ring<S::kBuffers> buffer = Ring<S::kBuffers>::after(turn()), end;
+    if (turn() + 1 == S::kTurns) {
+      ptx::arrive(&shared_.turns.has_references[next_warp()]);
+      ptx::arrive(&shared_.turns.has_sums[next_warp()]);
+    }
+    int next = turn();  // tile of the unit that is this warp's
+    while (tile_.valid()) {
+      const int tiles = tile_.tiles();
+#pragma unroll 1
+      for (; next < tiles; next += S::kTurns) {
+        wait_for_scores(buffer);
+        make_weights<1>({{buffer.index}}, next == 0);
+        if (next + 1 == tiles) end_unit(end.index);
+        give_sums();
+        buffer.advance(S::kTurns);
+      }
+      next -= tiles;
+      end.advance();
+      tile_.advance(tiles);
+    }
+  }
+
+  /// Two tiles at a time, where buffers are not few and no reference moves: a warp alone has little
+  /// to do while it waits for its own results. A unit's first tile alone, because its reference
+  /// moves, and because the weighers wait for it; its last one or two alone, so that what the unit
+  /// comes to does not wait for a second tile's weights.
+  __device__ void tiles_alone() {
     Ring<S::kBuffers> buffer, end;
     bool arrived = false;  // whether the next tile's scores are known to be there
     while (tile_.valid()) {
@@ -79,25 +122,46 @@ class Maker {
     }
   }
 
- private:
-  static constexpr int kHeads = S::kMakerHeads, kCluster = S::kCluster;
-  /// Of their weights, and to how many blocks a lane sends one.
-  static constexpr int kChunks = kHeads * kBlockChunks, kLaneBlocks = kCluster * kChunks / 32;
-
   __device__ static int warp() { return static_cast<int>(threadIdx.x) / 32 % kWarps; }
-  /// Of the block's twos of heads.
-  __device__ static int two() { return kHeads == 1 ? warp() / 2 : warp(); }
+  /// The set of heads that this warp has, and which of its warps this is, in the order of tiles.
+  __device__ static int set() { return warp() / kSetWarps % S::kSets; }
+  __device__ static int turn() { return S::kTurns > 1 ? warp() / S::kSets : 0; }
   __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int chunk() { return lane() % kChunks; }
 
   __device__ void expect_scores(uint32_t buffer) {
-    if (threadIdx.x % kGroupThreads != 0) return;
+    if (warp() % (S::kMakers / S::kTurns) != 0 || lane() != 0) return;
     constexpr int kTile = sizeof(shared_.scores[0]) + sizeof(shared_.named[0]);
     ptx::arrive_and_expect(&shared_.scores_full[buffer], kTile);
   }
   __device__ void wait_for_scores(const Ring<S::kBuffers>& buffer) {
     buffer.wait_full(shared_.scores_full);
     expect_scores(buffer.index);  // of the next round
+  }
+
+  /// Of the same heads.
+  __device__ static int next_warp() { return (warp() + S::kSets) % S::kMakers; }
+  /// From the warp that had the tile before, to the one that has the next.
+  __device__ void take_references(bool first) {
+    turns_ ^= 1;
+    ptx::wait(&shared_.turns.has_references[warp()], turns_);
+    if (first) {
+      head_weights_.begin_unit();
+    } else {
+      head_weights_.go_on_from(shared_.turns.references[set()][lane()]);
+    }
+  }
+  __device__ void give_references() {
+    shared_.turns.references[set()][lane()] = head_weights_.references();
+    ptx::arrive(&shared_.turns.has_references[next_warp()]);
+  }
+  __device__ void take_sums(bool first) {
+    ptx::wait(&shared_.turns.has_sums[warp()], turns_);
+    if (!first) head_weights_.go_on_from(shared_.turns.sums[set()][lane()]);
+  }
+  __device__ void give_sums() {
+    shared_.turns.sums[set()][lane()] = head_weights_.sums();
+    ptx::arrive(&shared_.turns.has_sums[next_warp()]);
   }
 
   /// Of so many tiles: the numbers of their buffers.
@@ -119,6 +183,7 @@ class Maker {
       named[tile] = shared_.named[buffers.at[tile]];
       read(buffers.at[tile], scores[tile]);
     }
+    if constexpr (S::kTurns > 1) take_references(first);
     if (head_weights_.any_scaled()) [[unlikely]] {
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -147,10 +212,16 @@ class Maker {
           head_weights_.move_reference(i, scores[0][i], sums[0][i], &old_weights[i]);
       }
     }
+    if constexpr (S::kTurns > 1) give_references();
     send(buffers, weights, old_weights);
-    head_weights_.see(any_named);
     if (!added) [[likely]]
       add_up(sums);
+    if constexpr (S::kTurns > 1) {
+      take_sums(first);
+#pragma unroll
+      for (int i = 0; i < kHeads; ++i) head_weights_.rescale(i, old_weights[i]);
+    }
+    head_weights_.see(any_named);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -204,10 +275,13 @@ class Maker {
 
   /// All blocks' shares together: always the same two quarters, and then both sums.
   __device__ void read(uint32_t buffer, float (&scores)[kHeads][InWarp::kScores]) const {
-    const auto share = [&](int rank) { return shared_.scores[buffer][rank][two()][lane()]; };
-    float4 sum = plus(share(0), share(1));
-    if constexpr (kCluster == 4) sum = plus(sum, plus(share(2), share(3)));
-    if constexpr (kHeads == 1) {
+    const auto share = [&](int rank) { return shared_.scores[buffer][rank][set()][lane()]; };
+    auto sum = plus(share(0), share(1));
+    if constexpr (S::kShares == 4) sum = plus(sum, plus(share(2), share(3)));
+    if constexpr (S::kSetHeads == 1) {
+      scores[0][0] = sum.x;
+      scores[0][1] = sum.y;
+    } else if constexpr (kHeads == 1) {
       const bool second = warp() % 2 != 0;
       scores[0][0] = second ? sum.y : sum.x;
       scores[0][1] = second ? sum.w : sum.z;
@@ -249,8 +323,8 @@ class Maker {
                        const uint32_t (&weights)[kTiles][kHeads][InWarp::kScores / 2],
                        const float (&old_weights)[kHeads]) {
     // In two places in turn: all have read the one before when they meet for the next one.
-    auto& staged = shared_.staged[warp()][turn_];
-    turn_ ^= 1;
+    auto& staged = shared_.staged[warp()][place_];
+    place_ ^= 1;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -269,7 +343,7 @@ class Maker {
 #pragma unroll
       for (int i = 0; i < kLaneBlocks; ++i) {
         ptx::store_async(ptx::advance(weights_[i], buffer * sizeof(shared_.weights[0])), sent,
-                         ptx::advance(weights_full_[i], buffer * sizeof(uint64_t)));
+                         ptx::advance(tile_full_[i], buffer * sizeof(uint64_t)));
       }
     }
     if (chunk() >= kTiles) return;
@@ -277,7 +351,7 @@ class Maker {
 #pragma unroll
     for (int i = 0; i < kLaneBlocks; ++i) {
       const auto to = ptx::advance(old_weights_[i], buffer * sizeof(shared_.old_weights[0]));
-      const auto full = ptx::advance(weights_full_[i], buffer * sizeof(uint64_t));
+      const auto full = ptx::advance(tile_full_[i], buffer * sizeof(uint64_t));
       if constexpr (kHeads == 1) {
         ptx::store_async(to, old_weights[0], full);
       } else {
@@ -310,7 +384,16 @@ class Maker {
     end_head(
         call_, tile_.place(), tile_.row(), first_head(call_) + head,
         last ? sums[kHeads - 1] : sums[0], last ? states[kHeads - 1] : states[0],
-        [&] { return sink_; }, &row_so_far_, rank == 0, tell);
+        [&] { return sink_; }, row_so_far(), rank == 0, tell);
+  }
+
+  /// Of the head that this half of the warp ends.
+  __device__ SoftmaxState* row_so_far() {
+    if constexpr (S::kTurns > 1) {
+      return &shared_.turns.row[set()][lane()];
+    } else {
+      return &row_so_far_;
+    }
   }
 
   const Call& call_;
@@ -318,12 +401,12 @@ class Maker {
   const int head_;  // the first of this warp's, in the block
   TileCursor tile_;
   HeadWeights<kHeads, InWarp> head_weights_;
-  // Of the head that this half of the warp ends.
-  SoftmaxState row_so_far_;
-  float sink_ = 0.0f;
+  SoftmaxState row_so_far_;  // where no other warp has the same head
+  float sink_ = 0.0f;        // of the head that this half of the warp ends
   // Of the first buffers.
-  ptx::Remote weights_[kLaneBlocks], old_weights_[kLaneBlocks], weights_full_[kLaneBlocks];
-  uint32_t turn_ = 0;
+  ptx::Remote weights_[kLaneBlocks], old_weights_[kLaneBlocks], tile_full_[kLaneBlocks];
+  uint32_t place_ = 0;  // of two, where weights are put together
+  uint32_t turns_ = 1;  // parity of those that this warp has had
 };
 
 }  // namespace steady::cuda::sm90::columns

@@ -15,16 +15,19 @@ class Scorer {
  public:
   __device__ Scorer(const Call& call, Shared<S>& shared, int team)
       : call_(call),
-        rank_(ptx::cluster_rank()),
+        share_(share_rank<S>()),
         shared_(shared),
         team_(team),
         heads_(heads_here(call)),
         tile_(call),
-        scores_(
-            ptx::in_block(&shared.scores[0][rank_][lane() % S::kQuarters][8 * warp() + lane() / 4],
-                          maker_rank())),
-        scores_full_(ptx::in_block(shared.scores_full, maker_rank())),
-        next_(team) {}
+        next_(first_tile()) {
+#pragma unroll
+    for (int i = 0; i < kMakers; ++i) {
+      auto& to = shared.scores[0][share_][lane() % S::kQuarters][8 * warp() + lane() / 4];
+      scores_[i] = ptx::in_block(&to, maker_rank(i));
+      scores_full_[i] = ptx::in_block(shared.scores_full, maker_rank(i));
+    }
+  }
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
@@ -32,19 +35,26 @@ class Scorer {
     ptx::wait_for_earlier_grids();
     load_queries(tile_.row(), 0);
     raw_.advance(team_);
-    buffer_.advance(team_);
+    buffer_.advance(first_tile());
     while (tile_.valid()) {
       if (tile_.first_of_row_here()) [[unlikely]]
         change_queries();
       const int tiles = tile_.tiles();
 #pragma unroll 1
-      for (; next_ < tiles; next_ += kScorers) {
+      for (; next_ < tiles; next_ += kStep) {
         score(next_ * kTokens);
         raw_.advance(kScorers);
-        buffer_.advance(kScorers);
+        buffer_.advance(kStep);
       }
       next_ -= tiles;
       tile_.advance(tiles);
+    }
+    // The twin hands back what it has of the last tiles: until then this block must be there.
+    if constexpr (S::kTwins == 2) {
+      for (uint32_t i = 0; i < S::kBuffers; i += kStep) {
+        wait_for_place();
+        buffer_.advance(kStep);
+      }
     }
   }
 
@@ -55,6 +65,11 @@ class Scorer {
   };
   /// Over those that this block has.
   using Quarters = Sums[S::kQuarters];
+
+  /// From one of a team's tiles to the next one; and to blocks of how many makers a lane sends.
+  static constexpr int kStep = kScorers * S::kTwins, kMakers = 2 / S::kSetHeads;
+  /// Of this team's.
+  __device__ int first_tile() const { return S::kTwins * team_ + twin_rank<S>(); }
 
   /// The tile `from` tokens further on than the cursor's.
   __device__ void score(int from) {
@@ -69,7 +84,8 @@ class Scorer {
       multiply(sums);
     }
     send(sums, raw);
-    ptx::arrive(&shared_.values_full[buffer_.index]);
+    if constexpr (S::kTwins == 2) send_values();
+    ptx::arrive(&shared_.tile_full[buffer_.index]);
     hand_over(&shared_.raw_empty[raw_.index]);
   }
 
@@ -86,8 +102,8 @@ class Scorer {
   __device__ static int thread() { return static_cast<int>(threadIdx.x) % kGroupThreads; }
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
-  /// Of the block that makes the weights of this lane's heads.
-  __device__ static int maker_rank() { return lane() % 4 / S::kQuarters; }
+  /// Of the `i`-th block that makes the weights of this lane's heads.
+  __device__ static int maker_rank(int i) { return (kMakers * (lane() % 4) + i) / S::kQuarters; }
   __device__ static bool begins_quarter(int block, int step) {
     return block % S::kQuarterBlocks == 0 && step == 0;
   }
@@ -102,7 +118,7 @@ class Scorer {
     queries_ ^= 1;
     ptx::wait_copies();
     for_queries(queries_, [&](int, int block, Chunk& first, Chunk& second) {
-      if (!is_last_block<S>(block)) permute(first, second);
+      if (!is_last_scored<S>(block)) permute(first, second);
     });
     ptx::fence_shared_writes();
     sync_all();  // all have theirs there, and nobody needs the last row's
@@ -127,7 +143,7 @@ class Scorer {
     const Layer& layer = call_.layer;
     const uint16_t* const q =
         layer.q + row_offset(layer.q_strides, call_.queries, row, first_head(call_)) +
-        rank_ * kOwnDims + thread() % (kOwnDims / kPermutedDims) * kPermutedDims;
+        share_ * kOwnDims + thread() % (kOwnDims / kPermutedDims) * kPermutedDims;
     const bool aligned = reinterpret_cast<uintptr_t>(q) % sizeof(Chunk) == 0 &&
                          layer.q_strides.head % kChunkDims == 0;
     for_queries(buffer, [&](int head, int, Chunk& first, Chunk& second) {
@@ -146,16 +162,16 @@ class Scorer {
   __device__ void multiply(Quarters& sums) {
     pin(sums);
     ptx::begin_products();
-    const auto tokens = ptx::uniform(ptx::describe_operand(shared_.values[buffer_.index]));
 #pragma unroll
     for (int block = 0; block < kOwnBlocks; ++block) {
+      const auto tokens = ptx::uniform(ptx::describe_operand(&place(block)));
       const auto q = ptx::uniform(ptx::describe_operand(&shared_.q[queries_][block]));
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const uint32_t bytes = 16 * step * sizeof(uint16_t);
         ptx::multiply_add<S::kHeads>(sums[block / S::kQuarterBlocks].at,
-                                     ptx::advance(tokens, block * sizeof(Block) + bytes),
-                                     ptx::advance(q, bytes), !begins_quarter(block, step));
+                                     ptx::advance(tokens, bytes), ptx::advance(q, bytes),
+                                     !begins_quarter(block, step));
       }
     }
     ptx::commit_products();
@@ -219,7 +235,6 @@ class Scorer {
     // the lower ones, then both a chunk further on.
     const int line = 16 * warp() + lane % 16, chunk = lane / 16;
     const uint8_t* const from = raw.lines[line] + chunk * sizeof(Chunk);
-    const auto to = reinterpret_cast<uintptr_t>(shared_.values[buffer_.index][0].at(line, chunk));
     const uint32_t upper = own_scales(raw.scales[token]), lower = own_scales(raw.scales[token + 8]);
     NanFinder nan;
     Operand tokens[2];
@@ -236,7 +251,7 @@ class Scorer {
       // The next block's bytes are on their way while this one's are turned into bf16, in vain if
       // that one is bf16: they are there to be read, so that no branch is needed.
       if (block + 1 < kOwnBlocks) load_words(from + (block + 1) * kBlockDims, words[1 - block % 2]);
-      if (is_last_block<S>(block)) {
+      if (is_last_scored<S>(block)) {
         load_values(from + block * kBlockDims, of_block);
       } else {
         make_values(words[block % 2], upper >> (8 * block) & 0xff, lower >> (8 * block) & 0xff,
@@ -244,14 +259,15 @@ class Scorer {
       }
       begin_products(of_block, block, sums);
       if (S::kFewBuffers && block == 0) wait_for_place();
+      const auto to = reinterpret_cast<uintptr_t>(place(block).at(line, chunk));
 #pragma unroll
       for (int step = 0; step < kBlockSteps; ++step) {
         const auto& at = of_block[step].at;
-        ptx::store_matrices(
-            reinterpret_cast<void*>((to ^ 2 * step * sizeof(Chunk)) + block * sizeof(Block)), at[0],
-            at[1], at[2], at[3]);
+        ptx::store_matrices(reinterpret_cast<void*>(to ^ 2 * step * sizeof(Chunk)), at[0], at[1],
+                            at[2], at[3]);
       }
     }
+    if constexpr (S::kTwins == 2) ptx::fence_shared_writes();  // of what is sent to the twin
     const bool other =
         nan.found() || (plain::large_scales(upper) | plain::large_scales(lower)) != 0;
     const bool any_other = ptx::sync_any(NamedBarriers::kScorer + team_, kGroupThreads, other);
@@ -264,8 +280,8 @@ class Scorer {
   /// Scale bytes of the own blocks, without the one that means nothing.
   __device__ uint32_t own_scales(uint32_t scales) const {
     constexpr uint32_t kOwn = ~0u >> (32 - 8 * kOwnBlocks);
-    const uint32_t own = scales >> (8 * (rank_ * kOwnBlocks % 4));
-    return own & (is_last_block<S>(kOwnBlocks - 1) ? kOwn >> 8 : kOwn);
+    const uint32_t own = scales >> (8 * (share_ * kOwnBlocks % 4));
+    return own & (is_last_scored<S>(kOwnBlocks - 1) ? kOwn >> 8 : kOwn);
   }
 
   /// Makes a tile's values in whatever way it takes, the tile `from` tokens further on than the
@@ -283,13 +299,13 @@ class Scorer {
 #pragma unroll 1
     for (int own = lane() % 2 * 2; own < kOwnBlocks * kBlockChunks; own += 4) {
       const int block = own / kBlockChunks, i = own % kBlockChunks;
-      Block& to = shared_.values[buffer_.index][block];
+      Block& to = place(block);
       Chunk first = {}, second = {};
       if (named) {
-        const int chunk = rank_ * kOwnBlocks * kBlockChunks + own;
+        const int chunk = share_ * kOwnBlocks * kBlockChunks + own;
         first = read_token(token, chunk);
         second = read_token(token, chunk + 1);
-        if (!is_last_block<S>(block)) permute(first, second);
+        if (!is_last_scored<S>(block)) permute(first, second);
       }
       *to.at(line, i) = first;
       *to.at(line, i + 1) = second;
@@ -298,12 +314,29 @@ class Scorer {
     ptx::sync(NamedBarriers::kScorer + team_, kGroupThreads);
   }
 
+  /// Where a block's values go: to the own weigher, or on their way to the twin's.
+  __device__ Block& place(int block) {
+    if constexpr (S::kTwins == 2) {
+      return block == twin_rank<S>() ? shared_.values[buffer_.index][0] : for_twin();
+    } else {
+      return shared_.values[buffer_.index][block];
+    }
+  }
+  /// Free when the tile's place is.
+  __device__ Block& for_twin() { return shared_.for_twin.values[buffer_.index / 2]; }
+
   /// Sends each head's scores to the block that makes its weights: of every eight heads a lane has
-  /// two, which one block makes. The own one is told what is named as well.
+  /// two, which one block makes, or two do. The own one and its twin are told what is named as
+  /// well.
   __device__ void send(const Quarters& sums, const Raw<S>& raw) {
     const uint32_t buffer = buffer_.index;
-    const ptx::Remote to = ptx::advance(scores_, buffer * sizeof(shared_.scores[0]));
-    const ptx::Remote full = ptx::advance(scores_full_, buffer * sizeof(uint64_t));
+    const auto to = [&](int eight, int i) {
+      return ptx::advance(scores_[i], buffer * sizeof(shared_.scores[0]) +
+                                          eight * S::kQuarters * sizeof(shared_.scores[0][0][0]));
+    };
+    const auto full = [&](int i) {
+      return ptx::advance(scores_full_[i], buffer * sizeof(uint64_t));
+    };
 #pragma unroll
     for (int eight = 0; eight < S::kHeads / 8; ++eight) {
       const float* sum = &sums[0].at[4 * eight];
@@ -312,21 +345,36 @@ class Scorer {
         const float* other = &sums[1].at[4 * eight];
         share = plus(share, {other[0], other[1], other[2], other[3]});
       }
-      ptx::store_async(ptx::advance(to, eight * S::kQuarters * sizeof(shared_.scores[0][0][0])),
-                       share, full);
+      if constexpr (kMakers == 2) {
+        ptx::store_async(to(eight, 0), float2{share.x, share.z}, full(0));
+        ptx::store_async(to(eight, 1), float2{share.y, share.w}, full(1));
+      } else {
+        ptx::store_async(to(eight, 0), share, full(0));
+      }
     }
-    if (thread() == 0) {
-      ptx::store_async(ptx::in_block(&shared_.named[buffer], rank_), raw.named,
-                       ptx::in_block(&shared_.scores_full[buffer], rank_));
+    if (thread() != 0) return;
+    const uint64_t named = raw.named;
+#pragma unroll
+    for (int twin = 0; twin < S::kTwins; ++twin) {
+      const int rank = ptx::cluster_rank() ^ twin;
+      ptx::store_async(ptx::in_block(&shared_.named[buffer], rank), named,
+                       ptx::in_block(&shared_.scores_full[buffer], rank));
     }
   }
 
+  /// Sends the twin its half of the tile's values, which all threads have stored.
+  __device__ void send_values() {
+    if (thread() != 0) return;
+    ptx::copy_to_block(in_twin(shared_.values[buffer_.index]), &for_twin(), sizeof(Block),
+                       in_twin(&shared_.tile_full[buffer_.index]));
+  }
+
   const Call& call_;
-  const int rank_;
+  const int share_;
   Shared<S>& shared_;
   const int team_, heads_;
   TileCursor tile_;
-  const ptx::Remote scores_, scores_full_;  // of the first buffer, where this lane sends scores
+  ptx::Remote scores_[kMakers], scores_full_[kMakers];  // of the first buffer, of each maker
   Ring<kRaws> raw_;
   Ring<S::kBuffers> buffer_;
   int next_;         // tile of the unit that is this team's

@@ -12,12 +12,17 @@ namespace steady::cuda::sm90::columns {
 template <class S>
 class ColumnSums {
  public:
-  static constexpr int kHeads = S::kHeads, kOwnBlocks = S::kOwnBlocks;
+  static constexpr int kHeads = S::kHeads, kWeighedBlocks = S::kWeighedBlocks;
   static constexpr int kLaneHeads = kHeads / 4;
+  /// Of sums in a block, head after head.
+  static constexpr int kPairs = kLaneHeads * kWeighedBlocks;
+  static_assert(kPairs % 2 == 0);
+  /// Ones that the compiler does not know take four registers; of those that it knows it makes
+  /// copies for each product. In clusters of two there is no register to spare.
+  static constexpr bool kPinsOnes = S::kCluster > 2;
 
-  /// One is the same for all weights.
   __device__ ColumnSums() {
-    const uint32_t pair = bf16x2(1.0f, 1.0f) | ptx::zero();
+    const uint32_t pair = bf16x2(1.0f, 1.0f) | (kPinsOnes ? 0 : ptx::zero());
     ones_ = {{pair, pair, pair, pair}};
   }
 
@@ -25,13 +30,14 @@ class ColumnSums {
   /// next value, in the last block of all the eighth after it.
   __device__ static int head(int i) { return 8 * (i / 2) + 2 * (lane() % 4) + i % 2; }
   __device__ static int upper_dim(int block) {
-    return 16 * (thread() / 32) + (is_last_block<S>(block) ? lane() / 4 : lane() / 4 * 2);
+    return 16 * (thread() / 32) + (is_last_weighed<S>(block) ? lane() / 4 : lane() / 4 * 2);
   }
 
   /// Begins sums += values · weights, or without the old sums if !add_old.
-  __device__ void begin(const Block (&values)[kOwnBlocks], const Lines<kHeads>& weights,
+  __device__ void begin(const Block (&values)[kWeighedBlocks], const Lines<kHeads>& weights,
                         bool add_old) {
     pin();
+    if constexpr (kPinsOnes) ptx::pin(ones_);
     ptx::begin_products();
     const auto columns = ptx::uniform(ptx::describe_operand(&weights));
     const auto rows = ptx::uniform(ptx::describe_operand(values));
@@ -40,7 +46,7 @@ class ColumnSums {
       const auto b = ptx::advance(columns, 16 * step * sizeof(uint16_t));
       const bool add = add_old || step > 0;
 #pragma unroll
-      for (int block = 0; block < kOwnBlocks; ++block) {
+      for (int block = 0; block < kWeighedBlocks; ++block) {
         ptx::multiply_add<kHeads, false, true>(
             sums_[block].at,
             ptx::advance(rows, block * sizeof(Block) + 16 * step * sizeof(Block::lines[0])), b,
@@ -70,48 +76,42 @@ class ColumnSums {
 
   /// The row so far, as keep() has left it, read at once: one latency for all of it.
   struct Before {
-    float4 at[kLaneHeads][kOwnBlocks / 2];
+    float4 at[kPairs / 2];
 
     __device__ explicit Before(const float4* kept) {
 #pragma unroll
-      for (int i = 0; i < kLaneHeads; ++i) {
-#pragma unroll
-        for (int block = 0; block < kOwnBlocks; block += 2)
-          at[i][block / 2] = kept[kept_at(i, block)];
-      }
+      for (int i = 0; i < kPairs / 2; ++i) at[i] = kept[i * kGroupThreads];
     }
   };
 
   /// Adds the row so far, which `merged` weighs.
   __device__ void join(int i, const Before& all, const Merged& merged) {
 #pragma unroll
-    for (int block = 0; block < kOwnBlocks; block += 2) {
-      const float4& before = all.at[i][block / 2];
-      float *const first = sums_[block].at, *const second = sums_[block + 1].at;
-      first[at(i, 0)] = merge_out(before.x, first[at(i, 0)], merged);
-      first[at(i, 1)] = merge_out(before.y, first[at(i, 1)], merged);
-      second[at(i, 0)] = merge_out(before.z, second[at(i, 0)], merged);
-      second[at(i, 1)] = merge_out(before.w, second[at(i, 1)], merged);
+    for (int block = 0; block < kWeighedBlocks; ++block) {
+      const int pair = i * kWeighedBlocks + block;
+      const float4& before = all.at[pair / 2];
+      float* const sums = sums_[block].at;
+      sums[at(i, 0)] = merge_out(pair % 2 == 0 ? before.x : before.z, sums[at(i, 0)], merged);
+      sums[at(i, 1)] = merge_out(pair % 2 == 0 ? before.y : before.w, sums[at(i, 1)], merged);
     }
   }
 
-  /// Leaves the sums of a head for join() by the same thread.
-  __device__ void keep(int i, float4* kept) const {
+  /// Leaves the sums for join() by the same thread; threads beside each other.
+  __device__ void keep(float4* kept) const {
 #pragma unroll
-    for (int block = 0; block < kOwnBlocks; block += 2) {
-      const float *const first = sums_[block].at, *const second = sums_[block + 1].at;
-      kept[kept_at(i, block)] = {first[at(i, 0)], first[at(i, 1)], second[at(i, 0)],
-                                 second[at(i, 1)]};
+    for (int i = 0; i < kPairs / 2; ++i) {
+      kept[i * kGroupThreads] = {of_pair(2 * i, 0), of_pair(2 * i, 1), of_pair(2 * i + 1, 0),
+                                 of_pair(2 * i + 1, 1)};
     }
   }
 
   /// Leaves the sums of a head for merge, in its `out`.
   __device__ void store(int i, float* out) const {
 #pragma unroll
-    for (int block = 0; block < kOwnBlocks; ++block) {
+    for (int block = 0; block < kWeighedBlocks; ++block) {
       float* const upper = out + block * kBlockDims + upper_dim(block);
       upper[0] = sums_[block].at[at(i, 0)];
-      upper[is_last_block<S>(block) ? 8 : 1] = sums_[block].at[at(i, 1)];
+      upper[is_last_weighed<S>(block) ? 8 : 1] = sums_[block].at[at(i, 1)];
     }
   }
 
@@ -129,16 +129,16 @@ class ColumnSums {
   __device__ static int lane() { return ptx::thread_number() % 32; }
   /// Of a product's sums those of the lane's `i`-th head.
   __device__ static constexpr int at(int i, int lower) { return 4 * (i / 2) + 2 * lower + i % 2; }
-  /// Threads beside each other, of two blocks.
-  __device__ static constexpr int kept_at(int i, int block) {
-    return (i * kOwnBlocks + block) / 2 * kGroupThreads;
+  /// Of the pair the upper row's sum, or the lower one's.
+  __device__ float of_pair(int pair, int lower) const {
+    return sums_[pair % kWeighedBlocks].at[at(pair / kWeighedBlocks, lower)];
   }
   __device__ void pin() {
     for (auto& block : sums_) ptx::pin(block.at);
     ptx::pin(weights_);
   }
 
-  OfBlock sums_[kOwnBlocks];
+  OfBlock sums_[kWeighedBlocks];
   float weights_[kHeads / 2];
   ptx::Fragment ones_;
 };

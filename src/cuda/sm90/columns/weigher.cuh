@@ -17,36 +17,25 @@ class Weigher {
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
-    for (uint32_t i = 0; i < S::kBuffers; ++i) expect(&shared_.weights_full[i], kTileBytes);
+    for (uint32_t i = 0; i < S::kBuffers; ++i) expect_tile(i);
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     while (tile_.valid()) {
       expect(&shared_.unit_end_full[unit_.index], sizeof(shared_.unit_ends[0]));
       const int tiles = tile_.tiles();
-      bool there = false;  // whether the next tile's weights are known to be
+      bool ready = false;  // whether nobody has to wait for the next tile
+      uint32_t buffer = 0;
 #pragma unroll 1
       for (int i = 0; i < tiles; ++i) {
-        const bool first = i == 0, last = i + 1 == tiles;
-        if (!there) {
-          buffer_.wait_full(shared_.values_full);
-          buffer_.wait_full(shared_.weights_full);
-          look_at_weights();
-        }
-        const uint32_t buffer = buffer_.index;
-        if (!first && moved_) [[unlikely]]
-          rescale(buffer);
-        ptx::fence_shared_writes();  // of values and of weights
-        sums_.begin(shared_.values[buffer], shared_.weights[buffer], !first);
-        buffer_.advance();
-        // While products are under way.
-        there = !last && are_there();
-        if (there) look_at_weights();
+        if (!ready) wait_for_tile(i == 0);
+        buffer = buffer_.index;
+        begin_products(i > 0);
+        ready = i + 1 < tiles && is_ready();  // while products are under way
         sums_.finish();
-        if (last) [[unlikely]]
-          end_unit(buffer);
-        // At the end of a unit that has been done, if answers are staged apart.
-        if (!last || !S::kStagesApart) hand_over_buffer(buffer);
+        if (i + 1 < tiles) hand_over_buffer(buffer);
       }
+      end_unit(buffer);
+      if (!S::kStagesApart) hand_over_buffer(buffer);
       tile_.advance(tiles);
       unit_.advance();
     }
@@ -59,7 +48,7 @@ class Weigher {
   __device__ static int warp() { return thread() / 32; }
   __device__ static int lane() { return thread() % 32; }
   /// Of this block's share.
-  __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
+  __device__ static int first_dim() { return ptx::cluster_rank() * S::kWeighedDims; }
   __device__ static void sync() { ptx::sync(NamedBarriers::kWeigher, kGroupThreads); }
 
   /// What makers send with a tile.
@@ -69,30 +58,50 @@ class Weigher {
     if (thread() == 0) ptx::arrive_and_expect(barrier, bytes);
   }
 
-  /// Whether the next tile's weights are there already, so that nobody has to wait.
-  __device__ bool are_there() {
-    return __all_sync(
-        ~0u, buffer_.is_full(shared_.weights_full) && buffer_.is_full(shared_.values_full));
+  /// Its weights, and its values if the twin sends them.
+  __device__ void expect_tile(uint32_t buffer) {
+    constexpr int kValueBytes = sizeof shared_.values[0];
+    expect(&shared_.tile_full[buffer], kTileBytes + (is_scored_here<S>(buffer) ? 0 : kValueBytes));
   }
 
-  /// Whether a reference moved, by the next tile's weights, which are there.
-  __device__ void look_at_weights() {
-    expect(&shared_.weights_full[buffer_.index], kTileBytes);  // in the next round
+  /// Waits for the next tile. Old sums are worth less where a reference moved.
+  __device__ void wait_for_tile(bool first) {
+    buffer_.wait_full(shared_.tile_full);
+    if (first || !moved(buffer_.index)) [[likely]]
+      return;
+#pragma unroll
+    for (int i = 0; i < Sums::kLaneHeads; ++i)
+      sums_.rescale(i, shared_.old_weights[buffer_.index][Sums::head(i)]);
+  }
+
+  /// Whether the next tile is known to be there and to find the sums as they are.
+  __device__ bool is_ready() {
+    return __all_sync(~0u, buffer_.is_full(shared_.tile_full)) && !moved(buffer_.index);
+  }
+
+  /// Whether a reference did, by the weights of a tile that is there.
+  __device__ bool moved(uint32_t buffer) const {
     bool moved = false;
 #pragma unroll
     for (int i = 0; i < Sums::kLaneHeads; ++i)
-      moved = moved || shared_.old_weights[buffer_.index][Sums::head(i)] != 1.0f;
-    moved_ = __any_sync(~0u, moved);
+      moved = moved || shared_.old_weights[buffer][Sums::head(i)] != 1.0f;
+    return __any_sync(~0u, moved);
   }
 
-  /// Old sums are worth less where a reference moved.
-  __device__ void rescale(uint32_t buffer) {
-#pragma unroll
-    for (int i = 0; i < Sums::kLaneHeads; ++i)
-      sums_.rescale(i, shared_.old_weights[buffer][Sums::head(i)]);
+  /// Of the next tile, which is there.
+  __device__ void begin_products(bool add_old) {
+    const uint32_t buffer = buffer_.index;
+    ptx::fence_shared_writes();  // of values and of weights
+    sums_.begin(shared_.values[buffer], shared_.weights[buffer], add_old);
+    expect_tile(buffer);  // in the next round
+    buffer_.advance();
   }
 
-  __device__ void hand_over_buffer(uint32_t buffer) { ptx::arrive(&shared_.values_empty[buffer]); }
+  __device__ void hand_over_buffer(uint32_t buffer) {
+    if (is_scored_here<S>(buffer)) return ptx::arrive(&shared_.values_empty[buffer]);
+    __syncwarp();
+    if (lane() == 0) ptx::arrive(in_twin(&shared_.values_empty[buffer]));
+  }
 
   /// Leaves the unit, whose last tile is in that buffer, where it belongs: among the slots, in the
   /// row so far, or in the answer.
@@ -119,8 +128,7 @@ class Weigher {
             i, partial_out(call_, place.slot, first_head(call_) + Sums::head(i)) + first_dim());
       }
     } else {
-#pragma unroll
-      for (int i = 0; i < Sums::kLaneHeads; ++i) sums_.keep(i, kept());
+      sums_.keep(kept());
     }
   }
 
@@ -148,7 +156,7 @@ class Weigher {
   }
 
   __device__ float4* kept() const {
-    return kept_sums<S::kHeads * S::kOwnDims / kGroupThreads>(call_, 1, 0);
+    return kept_sums<S::kHeads * S::kWeighedDims / kGroupThreads>(call_, 1, 0);
   }
 
   /// Where answers are staged.
@@ -172,18 +180,20 @@ class Weigher {
       sync();
       store_staged(stage, row, first);
     }
+    // The twin may copy values to where they were staged.
+    if constexpr (S::kTwins == 2) ptx::fence_shared_writes();
   }
 
   /// Answers of heads from `first` on.
   __device__ void put_on(Answers<S>& stage, int first) {
 #pragma unroll
-    for (int block = 0; block < S::kOwnBlocks; ++block) {
+    for (int block = 0; block < S::kWeighedBlocks; ++block) {
 #pragma unroll
       for (int own = 0; own < Answers<S>::kHeads / 4; ++own) {
         const int i = first / 4 + own;
         const int head = Sums::head(own), upper = block * kBlockDims + Sums::upper_dim(block);
         const uint32_t pair = sums_.pair(block, i);
-        if (is_last_block<S>(block)) {
+        if (is_last_weighed<S>(block)) {
           *stage.at(head, upper) = static_cast<uint16_t>(pair);
           *stage.at(head, upper + 8) = static_cast<uint16_t>(pair >> 16);
         } else {
@@ -195,7 +205,7 @@ class Weigher {
 
   __device__ void store_staged(Answers<S>& stage, int row, int first) {
     const Layer& layer = call_.layer;
-    constexpr int kChunks = S::kOwnDims / kChunkDims, kStep = kGroupThreads / kChunks;
+    constexpr int kChunks = S::kWeighedDims / kChunkDims, kStep = kGroupThreads / kChunks;
     const int chunk = thread() % kChunks, end = min(Answers<S>::kHeads, heads_ - first);
     int head = thread() / kChunks;
     uint16_t* out =
@@ -213,7 +223,6 @@ class Weigher {
   TileCursor tile_;
   Ring<S::kBuffers> buffer_, unit_;
   Sums sums_;
-  bool moved_;  // whether a reference did, by the weights that were looked at last
 };
 
 }  // namespace steady::cuda::sm90::columns

@@ -64,6 +64,7 @@ struct Fragment {
   uint32_t at[4];
 };
 inline void keep(const Fragment&) {}
+inline void pin(Fragment&) {}
 template <int kColumns, bool kTransposedB = false>
 void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand& b, bool add) {
   struct Quad {
