@@ -380,12 +380,14 @@ TEST(EmulatedHopper, BitsOfClustersOfEightAreThoseOfPairs) {
   large.repeat_tokens();
   Inputs not_plain(3, 150, 70, STEADY_CACHE_BF16, 2);  // from pages, the first one by its scale
   not_plain.first_token(0, true)[3] = 135;
-  const Inputs rising(5, 448, 300, STEADY_CACHE_FP8, 0, 0.5f);  // references move
+  // Of which references move.
+  const Inputs rising(5, 380, 230, STEADY_CACHE_FP8, 0, 0.5f),
+      shorter(4, 300, 40, STEADY_CACHE_FP8, 0, 0.5f);
   const std::pair<const Inputs*, PlanLimits> calls[] = {{&large, kOneUnit},
                                                         {&not_plain, kOneUnit},
                                                         {&rising, kOneUnit},
-                                                        {&rising, kTwoTiles},
-                                                        {&rising, kSplitUnits}};
+                                                        {&shorter, kTwoTiles},
+                                                        {&shorter, kSplitUnits}};
   for (const auto& [inputs, limits] : calls) {
     const Answer in_pairs = run(*inputs, limits, {2, 16});
     expect_close(in_pairs, oracle(*inputs));
