@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A plan, a layer and cached tokens in; answers of whole rows, partials of split rows out. Chooses
-// between fours and pairs of blocks that share a row's values, with heads as columns or as rows of
-// products, and blocks that have whole vectors, and launches them.
+// between eights, fours and pairs of blocks that share a row's values, with heads as columns or as
+// rows of products, and blocks that have whole vectors, and launches them.
 #include "cuda/sm90/attend.hpp"
 
 #include <algorithm>
@@ -119,7 +119,8 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   Spread spread = {};
   for (const Grain& grain : kFromCoarse) {
     const int groups = groups_of(shape.heads, grain.heads);
-    const int clusters = room_of(grain.cluster, room);
+    // Eights were measured where the next grid, which begins while this one ends, finds room, too.
+    const int clusters = grain.cluster == 8 ? (room.eights + 1) / 2 : room_of(grain.cluster, room);
     if (spread.cluster != 0 && units * groups > clusters) break;
     spread = {grain.cluster, groups,
               even_parts(units, std::clamp(clusters / groups, 1, limits.parts))};

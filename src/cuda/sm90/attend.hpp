@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend and merge of Hopper cards: the same plan, layer and tokens in, the same answers and
 // partials out as cuda/attend.hpp and merge.hpp, attend by blocks that have whole vectors or by
-// pairs and fours of blocks that share their values.
+// pairs, fours and eights of blocks that share their values.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What clusters of two and of four blocks have in common: the tiles of a part one after the other,
-// where their tokens' slots stand, and how a role begins.
+// What clusters of two, four and eight blocks have in common: the tiles of a part one after the
+// other, where their tokens' slots stand, and how a role begins.
 #pragma once
 
 #include "core/dealing.hpp"

@@ -50,12 +50,12 @@ TEST(HopperSpread, ManyRowsTakeWholeVectorsAndFewRowsSpread) {
   EXPECT_EQ(spread(128, 33), (Is{2, 64, 33}));
   EXPECT_EQ(spread(72, 4096), (Is{1, 40, 66}));  // and 32
   EXPECT_EQ(spread(1, 1), (Is{4, 8, 1}));
-  EXPECT_EQ(spread(64, 1, 512, 64, 32, 15), (Is{8, 8, 1}));
-  EXPECT_EQ(spread(64, 1, 512, 64, 32, 7), (Is{4, 8, 1}));
+  EXPECT_EQ(spread(64, 1, 512, 64, 32, 15), (Is{8, 8, 1}));  // half of the room
+  EXPECT_EQ(spread(64, 1, 512, 64, 32, 14), (Is{4, 8, 1}));
   EXPECT_EQ(spread(64, 2, 512, 64, 32, 15), (Is{4, 8, 2}));
-  EXPECT_EQ(spread(16, 7, 512, 64, 32, 15), (Is{8, 8, 7}));
-  EXPECT_EQ(spread(16, 8, 512, 64, 32, 15), (Is{4, 8, 8}));
-  EXPECT_EQ(spread(128, 1, 512, 64, 32, 15), (Is{4, 8, 1}));  // sixteen groups
+  EXPECT_EQ(spread(16, 4, 512, 64, 32, 15), (Is{8, 8, 4}));
+  EXPECT_EQ(spread(16, 5, 512, 64, 32, 15), (Is{4, 8, 5}));
+  EXPECT_EQ(spread(72, 1, 512, 64, 32, 15), (Is{4, 8, 1}));
 }
 
 TEST(HopperSpread, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {

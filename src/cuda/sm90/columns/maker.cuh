@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All blocks' shares of the scores of this block's heads in, their weights and what each unit comes
 // to out to the weighers of all blocks, lse out: the work of one warpgroup, of whose warps
-// each has one or two heads or none.
+// each has one or two heads or none; in clusters of eight all take turns with the same head.
 #pragma once
 
 #include "cuda/sm90/columns/shared.cuh"
@@ -19,7 +19,7 @@ class Maker {
               (kSetWarps == 2 ? warp() % 2 : 0)),
         tile_(call),
         head_weights_(call) {
-    // Warps without heads have places in the next buffer, which they do not use.
+    // Warps without heads have the places of others, which they do not use.
     const int line = head_ + chunk() / kBlockChunks;
 #pragma unroll
     for (int i = 0; i < kLaneBlocks; ++i) {
@@ -143,8 +143,8 @@ class Maker {
   __device__ static int next_warp() { return (warp() + S::kSets) % S::kMakers; }
   /// From the warp that had the tile before, to the one that has the next.
   __device__ void take_references(bool first) {
-    turns_ ^= 1;
-    ptx::wait(&shared_.turns.has_references[warp()], turns_);
+    parity_ ^= 1;
+    ptx::wait(&shared_.turns.has_references[warp()], parity_);
     if (first) {
       head_weights_.begin_unit();
     } else {
@@ -156,7 +156,7 @@ class Maker {
     ptx::arrive(&shared_.turns.has_references[next_warp()]);
   }
   __device__ void take_sums(bool first) {
-    ptx::wait(&shared_.turns.has_sums[warp()], turns_);
+    ptx::wait(&shared_.turns.has_sums[warp()], parity_);
     if (!first) head_weights_.go_on_from(shared_.turns.sums[set()][lane()]);
   }
   __device__ void give_sums() {
@@ -218,6 +218,8 @@ class Maker {
       add_up(sums);
     if constexpr (S::kTurns > 1) {
       take_sums(first);
+      // As move_reference() has done it with sums that these replace. It moves a reference once a
+      // tile at most, if there was one: weights are 2 at most afterwards.
 #pragma unroll
       for (int i = 0; i < kHeads; ++i) head_weights_.rescale(i, old_weights[i]);
     }
@@ -323,8 +325,8 @@ class Maker {
                        const uint32_t (&weights)[kTiles][kHeads][InWarp::kScores / 2],
                        const float (&old_weights)[kHeads]) {
     // In two places in turn: all have read the one before when they meet for the next one.
-    auto& staged = shared_.staged[warp()][place_];
-    place_ ^= 1;
+    auto& staged = shared_.staged[warp()][staged_at_];
+    staged_at_ ^= 1;
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -405,8 +407,8 @@ class Maker {
   float sink_ = 0.0f;        // of the head that this half of the warp ends
   // Of the first buffers.
   ptx::Remote weights_[kLaneBlocks], old_weights_[kLaneBlocks], tile_full_[kLaneBlocks];
-  uint32_t place_ = 0;  // of two, where weights are put together
-  uint32_t turns_ = 1;  // parity of those that this warp has had
+  uint32_t staged_at_ = 0;  // of two places, where weights are put together
+  uint32_t parity_ = 1;     // of the turns that this warp has had
 };
 
 }  // namespace steady::cuda::sm90::columns

@@ -41,10 +41,10 @@ struct Share {
   static constexpr int kMakerHeads = kCluster >= 4 && kSetHeads * kSets <= kWarps ? 1 : 2,
                        kTurns = kCluster == 8 ? kWarps / kSets : 1,
                        kMakers = kSetHeads * kSets / kMakerHeads * kTurns;
-  /// Buffers of values, of scores and of weights. There may be any number, because those who need
-  /// them are done with one tile after the other: a scorer has waited for its tile before, so that
-  /// all phases of earlier ones are over. As many as there is room for, but where fewer take less
-  /// time; why is not known.
+  /// Buffers of values, of scores and of weights. Without twins there may be any number, because
+  /// those who need them are done with one tile after the other: a scorer has waited for its tile
+  /// before, so that all phases of earlier ones are over. As many as there is room for, but where
+  /// fewer take less time; why is not known.
   static constexpr uint32_t kBuffers = kCluster == 2                 ? 3
                                        : kCluster == 8               ? 8
                                        : kHeads == 24 || kHeads == 8 ? 6
@@ -139,8 +139,7 @@ struct Answers {
   __device__ uint16_t* at(int head, int dim) { return &lines[head][dim ^ head / 2 % 4 * 16]; }
 };
 
-/// Values on their way to the twin: of as many tiles as there are buffers of tiles that are scored
-/// here.
+/// Values on their way to the twin: a place for each buffer whose tiles are scored here.
 template <class S>
 struct ForTwin {
   Block values[S::kBuffers / 2];
@@ -163,9 +162,9 @@ struct Turns {
 
 /// What the blocks of a cluster send each other of a tile lies in as many buffers as its values do,
 /// and each is free when the values' buffer of the same number is: who scores a tile writes its
-/// values, so this block's weigher is done with the buffers of the tile before that had the same,
-/// and had the weights of all blocks, which had all scores. Who has the scores of all blocks knows
-/// it of all weighers.
+/// values, so this block's weigher, and its twin's, are done with the buffers of the tile before
+/// that had the same, and had the weights of all blocks, which had all scores. Who has the scores
+/// of all halves or quarters knows it of all weighers.
 template <class S>
 struct Shared {
   Lines<S::kHeads> q[2][S::kOwnBlocks];  // of a row and the next one
@@ -189,9 +188,11 @@ struct Shared {
   // From copiers to a scorer, and back. What is not a copy's own arrival is a lane's for its warp,
   // because that takes less time.
   uint64_t raw_full[kRaws], raw_empty[kRaws];
-  // From the cluster's makers of weights and a scorer to the weigher, and from that to the scorer.
-  // All of its threads arrive: that takes less time, too, and racecheck, which doesn't see what a
-  // __syncwarp orders before one lane's arrival, follows a buffer from one team to the other.
+  // From the cluster's makers of weights and a scorer, the own one or the twin's, to the weigher,
+  // and back to that scorer. All threads of the own scorer and weigher arrive: that takes less
+  // time, too, and racecheck, which doesn't see what a __syncwarp orders before one lane's arrival,
+  // follows a buffer from one team to the other. At the twin's barrier a lane arrives for each
+  // warp.
   uint64_t tile_full[S::kBuffers], values_empty[S::kBuffers];
   // From the cluster's scorers to this block's maker of weights; from those to the weigher.
   uint64_t scores_full[S::kBuffers], unit_end_full[S::kBuffers];

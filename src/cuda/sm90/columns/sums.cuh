@@ -59,6 +59,7 @@ class ColumnSums {
   /// Waits until they are there.
   __device__ void finish() {
     ptx::wait_products<0>();
+    if constexpr (kPinsOnes) ptx::keep(ones_);
     pin();
   }
 
