@@ -17,8 +17,8 @@ class ColumnSums {
   /// Of sums in a block, head after head.
   static constexpr int kPairs = kLaneHeads * kWeighedBlocks;
   static_assert(kPairs % 2 == 0);
-  /// Ones that the compiler does not know take four registers; of those that it knows it makes
-  /// copies for each product. In clusters of two there is no register to spare.
+  /// Ones of which the compiler does not know that they are the same take four registers. If it
+  /// does, it keeps one and copies it for each product. In clusters of two there are none to spare.
   static constexpr bool kPinsOnes = S::kCluster > 2;
 
   __device__ ColumnSums() {
