@@ -94,6 +94,12 @@ TEST_P(SameBits, AloneAndAmongManyWithManyHeads) {
   }
 }
 
+// Two groups of heads may share tokens.
+TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithManyHeads) {
+  const HostileCase c(many_spec(70, 70, {133, STEADY_CACHE_FP8, 16}, {130, STEADY_CACHE_FP8, 53}));
+  expect_same(c, run_alone(c, backend()), {17});
+}
+
 // And for few heads other kernels where rows are long.
 TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithFewHeads) {
   const HostileCase c(many_spec(16, 140, {20, STEADY_CACHE_FP8, 16}, {300, STEADY_CACHE_FP8, 53}));

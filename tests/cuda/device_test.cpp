@@ -231,10 +231,10 @@ TEST_F(CudaDevice, ReadsAndWritesWithinArraysOfTheirExactSizeAndOnlyWhatIsNamed)
     spec.window.page_tokens = page_tokens;
     spec.compressed[0] = {1500, STEADY_CACHE_BF16, page_tokens};
     for (const int32_t checked : {0, 1}) expect_right_in_exact_arrays(spec, checked);
-    // Rows enough for groups of 32 and 64 heads.
+    // Rows enough for groups of 32 and 64 heads, and for two groups that share tokens.
     spec.batch = 140;
     spec.compressed[0].width = 90;
-    for (const int32_t heads : {30, 64}) {
+    for (const int32_t heads : {30, 64, 100}) {
       spec.heads = heads;
       expect_right_in_exact_arrays(spec, 0);
     }

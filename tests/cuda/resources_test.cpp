@@ -53,13 +53,18 @@ std::map<std::string, size_t> dynamic_shared_bytes() {
     bytes["attend_kernel<" + std::to_string(choice.heads) + ">"] = choice.shared_bytes;
   }
 #if STEADY_WITH_SM90
+  const auto in_blocks = [&](int heads, int groups) {
+    bytes["block_kernel<" + std::to_string(heads) + ", " + std::to_string(groups) + ">"] =
+        sm90::shared_bytes(1, groups, heads);
+  };
+  in_blocks(32, 1);
+  in_blocks(64, 1);
+  in_blocks(64, 2);
   for (const int heads : {32, 64})
-    bytes["block_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(1, heads);
-  for (const int heads : {32, 64})
-    bytes["pair_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(2, heads);
+    bytes["pair_kernel<" + std::to_string(heads) + ">"] = sm90::shared_bytes(2, 1, heads);
   const auto by_columns = [&](int cluster, int heads) {
     bytes["columns_kernel<" + std::to_string(cluster) + ", " + std::to_string(heads) + ">"] =
-        sm90::shared_bytes(cluster, heads);
+        sm90::shared_bytes(cluster, 1, heads);
   };
   for (const int heads : {8, 16}) by_columns(2, heads);
   for (const int heads : {8, 16, 24, 32}) by_columns(4, heads);

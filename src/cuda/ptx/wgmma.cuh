@@ -14,8 +14,10 @@ namespace steady::cuda::ptx {
 __device__ inline uint32_t describe_operand(const void* shared, uint32_t block_bytes = 16) {
   return block_bytes >> 4 << 16 | (shared_address(shared) & 0x3ffff) >> 4;
 }
-/// The upper half of all such descriptions: a swizzle of 128 bytes, and 1,024 for eight lines.
-inline constexpr uint32_t kOperands = uint32_t{1} << 30 | 1024 >> 4;
+/// The upper half of such descriptions: a swizzle of 128 bytes, and from eight lines to the next.
+constexpr uint32_t upper_half(int eight_bytes) { return uint32_t{1} << 30 | eight_bytes >> 4; }
+/// Where nothing lies between them.
+inline constexpr int kEightLines = 1024;
 
 /// The operand that begins `bytes` further on.
 __device__ inline uint32_t advance(uint32_t operand, uint32_t bytes) {
@@ -70,33 +72,36 @@ __device__ inline void pin(float (&sums)[kCount]) {
 /// Operands are bf16. Lines of a run along the sixteen, or along its rows if kTransposedA; those of
 /// b along the sixteen, or along its columns if kTransposedB. Of its warp's sixteen rows a lane has
 /// an upper one, lane / 4, and a lower one eight further on, and of columns 8 j + 2 (lane % 4) and
-/// the next: sums[4 j + 2 (lower row) + odd column].
-template <int kColumns, bool kTransposedB = false, bool kTransposedA = false>
+/// the next: sums[4 j + 2 (lower row) + odd column]. Eight lines of b begin kEightBytes after the
+/// eight before.
+template <int kColumns, bool kTransposedB = false, int kEightBytes = kEightLines,
+          bool kTransposedA = false>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], uint32_t a, uint32_t b, bool add) {
-#define STEADY_PRODUCT(columns, count, a_at, b_at, add_at, upper_at, ta_at, tb_at)            \
-  asm volatile("{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %" #add_at                  \
-               ", 0;\n"                                                                       \
-               "mov.b64 a, {%" #a_at ", %" #upper_at "}; mov.b64 b, {%" #b_at ", %" #upper_at \
-               "};\n"                                                                         \
-               "wgmma.mma_async.sync.aligned.m64n" #columns                                   \
-               "k16.f32.bf16.bf16 {" STEADY_TEXT_##count "}, a, b, add, 1, 1, %" #ta_at       \
-                                                         ", %" #tb_at ";}\n"                  \
-               : STEADY_SUMS_##count(0)                                                       \
-               : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(kOperands),                  \
-                 "n"(static_cast<int>(kTransposedA)), "n"(static_cast<int>(kTransposedB)))
+#define STEADY_PRODUCT(columns, count, a_at, b_at, add_at, ua_at, ta_at, tb_at, ub_at)     \
+  asm volatile("{.reg .pred add; .reg .b64 a, b; setp.ne.b32 add, %" #add_at               \
+               ", 0;\n"                                                                    \
+               "mov.b64 a, {%" #a_at ", %" #ua_at "}; mov.b64 b, {%" #b_at ", %" #ub_at    \
+               "};\n"                                                                      \
+               "wgmma.mma_async.sync.aligned.m64n" #columns                                \
+               "k16.f32.bf16.bf16 {" STEADY_TEXT_##count "}, a, b, add, 1, 1, %" #ta_at    \
+                                                         ", %" #tb_at ";}\n"               \
+               : STEADY_SUMS_##count(0)                                                    \
+               : "r"(a), "r"(b), "r"(static_cast<int>(add)), "n"(upper_half(kEightLines)), \
+                 "n"(static_cast<int>(kTransposedA)), "n"(static_cast<int>(kTransposedB)), \
+                 "n"(upper_half(kEightBytes)))
   if constexpr (kColumns == 8) {
-    STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9);
+    STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9, 10);
   } else if constexpr (kColumns == 16) {
-    STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13);
+    STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13, 14);
   } else if constexpr (kColumns == 24) {
-    STEADY_PRODUCT(24, 12, 12, 13, 14, 15, 16, 17);
+    STEADY_PRODUCT(24, 12, 12, 13, 14, 15, 16, 17, 18);
   } else if constexpr (kColumns == 32) {
-    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21);
+    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21, 22);
   } else if constexpr (kColumns == 64) {
-    STEADY_PRODUCT(64, 32, 32, 33, 34, 35, 36, 37);
+    STEADY_PRODUCT(64, 32, 32, 33, 34, 35, 36, 37, 38);
   } else {
     static_assert(kColumns == 128, "there is no product of so many columns here");
-    STEADY_PRODUCT(128, 64, 64, 65, 66, 67, 68, 69);
+    STEADY_PRODUCT(128, 64, 64, 65, 66, 67, 68, 69, 70);
   }
 #undef STEADY_PRODUCT
 }
@@ -120,7 +125,7 @@ __device__ inline void pin(Fragment& a) {
 
 /// The same with `a` in registers. The product may read them until it is over, which the compiler
 /// does not know.
-template <int kColumns, bool kTransposedB = false>
+template <int kColumns, bool kTransposedB = false, int kEightBytes = kEightLines>
 __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, uint32_t b,
                                     bool add) {
 #define STEADY_PRODUCT(columns, count, a0, a1, a2, a3, b_at, add_at, upper_at, tb_at)              \
@@ -133,7 +138,8 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment&
                                                          "}, b, add, 1, 1, %" #tb_at ";}\n"        \
                : STEADY_SUMS_##count(0)                                                            \
                : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "r"(b),                   \
-                 "r"(static_cast<int>(add)), "n"(kOperands), "n"(static_cast<int>(kTransposedB)))
+                 "r"(static_cast<int>(add)), "n"(upper_half(kEightBytes)),                         \
+                 "n"(static_cast<int>(kTransposedB)))
   if constexpr (kColumns == 8) {
     STEADY_PRODUCT(8, 4, 4, 5, 6, 7, 8, 9, 10, 11);
   } else if constexpr (kColumns == 16) {

@@ -18,11 +18,13 @@ struct Variant {
   int heads, cluster, threads;
   void (*kernel)(const Call);
   size_t shared_bytes;
+  int sharers = 1;  // groups of heads whose blocks are a cluster and bring each other tokens
 };
 
-template <int kHeads>
+template <int kHeads, int kSharers>
 constexpr Variant in_block() {
-  return {kHeads, 1, kThreads, block::block_kernel<kHeads>, sizeof(block::Shared)};
+  return {kHeads,  1, kThreads, block::block_kernel<kHeads, kSharers>, sizeof(block::Shared),
+          kSharers};
 }
 template <int kHeads>
 constexpr Variant in_pair() {
@@ -36,14 +38,16 @@ constexpr Variant in_columns() {
 }
 
 /// Of each cluster size the smallest that has room for the heads is used.
-constexpr Variant kVariants[] = {in_block<32>(),      in_block<64>(),      in_columns<2, 8>(),
-                                 in_columns<2, 16>(), in_pair<32>(),       in_pair<64>(),
-                                 in_columns<4, 8>(),  in_columns<4, 16>(), in_columns<4, 24>(),
-                                 in_columns<4, 32>(), in_columns<8, 8>()};
+constexpr Variant kVariants[] = {in_block<32, 1>(),   in_block<64, 1>(),   in_block<64, 2>(),
+                                 in_columns<2, 8>(),  in_columns<2, 16>(), in_pair<32>(),
+                                 in_pair<64>(),       in_columns<4, 8>(),  in_columns<4, 16>(),
+                                 in_columns<4, 24>(), in_columns<4, 32>(), in_columns<8, 8>()};
 
-const Variant& variant_of(int cluster, int heads) {
+/// Blocks with whole vectors share tokens where heads are two groups.
+const Variant& variant_of(int cluster, int groups, int heads) {
+  const int sharers = cluster == 1 && groups == 2 ? 2 : 1;
   return *std::find_if(std::begin(kVariants), std::end(kVariants), [&](const Variant& variant) {
-    return variant.cluster == cluster && variant.heads >= heads;
+    return variant.cluster == cluster && variant.sharers == sharers && variant.heads >= heads;
   });
 }
 
@@ -54,7 +58,8 @@ struct Launch {
   Launch(const Variant& variant, int parts, int groups, cudaStream_t stream) {
     attributes[0].id = cudaLaunchAttributeClusterDimension;
     attributes[0].val.clusterDim.x = variant.cluster;
-    attributes[0].val.clusterDim.y = attributes[0].val.clusterDim.z = 1;
+    attributes[0].val.clusterDim.y = variant.sharers;
+    attributes[0].val.clusterDim.z = 1;
     attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attributes[1].val.programmaticStreamSerializationAllowed = 1;
     config.gridDim = dim3(parts * variant.cluster, groups);
@@ -128,8 +133,8 @@ Spread choose_spread(const Shape& shape, const PlanLimits& limits, int rows, con
   return spread;
 }
 
-size_t shared_bytes(int cluster, int group_heads) {
-  return variant_of(cluster, group_heads).shared_bytes;
+size_t shared_bytes(int cluster, int groups, int group_heads) {
+  return variant_of(cluster, groups, group_heads).shared_bytes;
 }
 
 cudaError_t prepare_attend(Room* room) {
@@ -156,7 +161,7 @@ cudaError_t launch_attend(const LayerCall& given, const Spread& spread, cudaStre
     // A scope without tokens has no pages.
     call.page_tokens[scope] = Divisor(std::max(1, given.layer.scopes[scope].shape.page_tokens));
   }
-  const Variant& variant = variant_of(spread.cluster, call.group_heads);
+  const Variant& variant = variant_of(spread.cluster, spread.groups, call.group_heads);
   const Launch launch(variant, call.limits.parts, spread.groups, stream);
   return cudaLaunchKernelEx(&launch.config, variant.kernel, call);
 }

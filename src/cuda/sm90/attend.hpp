@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The attend and merge of Hopper cards: the same plan, layer and tokens in, the same answers and
-// partials out as cuda/attend.hpp and merge.hpp, attend by blocks that have whole vectors or by
-// pairs, fours and eights of blocks that share their values.
+// partials out as cuda/attend.hpp and merge.hpp, attend by blocks that have whole vectors, two of
+// which share tokens where heads are two groups, or by pairs, fours and eights of blocks that share
+// their values.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -39,7 +40,7 @@ inline int group_heads(int heads, int groups) {
 Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
 
 /// What a block takes of a multiprocessor's shared memory.
-size_t shared_bytes(int cluster, int group_heads);
+size_t shared_bytes(int cluster, int groups, int group_heads);
 
 /// Lets the kernels use the current device's shared memory and tells its room. Once for each
 /// device; more often does no harm.

@@ -84,6 +84,11 @@ struct alignas(1024) Lines {
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line % kBlockChunks]; }
 };
 using Block = Lines<64>;
+/// Eight vectors with all their values, which lie together.
+struct Octet {
+  static constexpr int kVectors = 8;
+  Lines<kVectors> blocks[kBlocks];
+};
 
 /// Of its warp's sixteen rows of a product a lane has one in each half. Up to 32 heads fill one
 /// half, so that all warps have some.

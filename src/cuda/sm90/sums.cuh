@@ -27,9 +27,10 @@ class UnitSums {
   /// sums += weights · values of a tile, or without the old sums if !add_old. `weights(step)` is
   /// the left operand of the products over tokens from 16 step on. Waits until they are there:
   /// products read weights in registers as long as they are under way, but the compiler gives the
-  /// registers away. `weighed(piece)` is called when kPieceTokens more need not be kept.
-  template <int kPieceTokens, class Weights, class Weighed>
-  __device__ void weigh(const Weights& weights, const Block* values, const Ones& columns,
+  /// registers away. `weighed(piece)` is called when kPieceTokens more need not be kept. Of each
+  /// block of values eight tokens' begin kEightBytes after those of the eight before.
+  template <int kPieceTokens, int kEightBytes, int kLines, class Weights, class Weighed>
+  __device__ void weigh(const Weights& weights, const Lines<kLines>* values, const Ones& columns,
                         bool add_old, const Weighed& weighed) {
     constexpr int kSteps = kTokens / 16, kPieceSteps = kPieceTokens / 16;
     pin();
@@ -42,9 +43,9 @@ class UnitSums {
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
         const auto operand = ptx::uniform(
-            ptx::describe_operand(&values[part * kPartDims / kBlockDims], sizeof(Block)));
-        ptx::multiply_add<kPartDims, true>(
-            sums_[part].at, a, ptx::advance(operand, 16 * step * sizeof(Block::lines[0])), add);
+            ptx::describe_operand(&values[part * kPartDims / kBlockDims], sizeof *values));
+        ptx::multiply_add<kPartDims, true, kEightBytes>(
+            sums_[part].at, a, ptx::advance(operand, 2 * step * kEightBytes), add);
       }
       ptx::multiply_add<8, false>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)),
                                   add);

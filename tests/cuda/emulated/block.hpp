@@ -67,12 +67,14 @@ struct Cluster {
 
 struct Block {
   static constexpr size_t kAlignment = 1024;
-  explicit Block(const cudaLaunchConfig_t& config)
-      : running(static_cast<int>(config.blockDim.x)),
+  Block(const cudaLaunchConfig_t& config, unsigned number)
+      : rank(static_cast<int>(number)),
+        running(static_cast<int>(config.blockDim.x)),
         memory(config.dynamicSmemBytes + kAlignment, 0xff),
         shared(memory.data() + -reinterpret_cast<uintptr_t>(memory.data()) % kAlignment),
         warps(std::make_unique<Warp[]>(config.blockDim.x / kWarpThreads)) {}
 
+  const int rank;            // in its cluster
   std::atomic<int> running;  // of its threads; without any it is gone
   std::vector<uint8_t> memory;
   uint8_t* shared;
@@ -105,12 +107,12 @@ auto exchange(T value, const Read& read) {
   return result;
 }
 
-/// Of blocks that run together, in x.
-inline unsigned cluster_size(const cudaLaunchConfig_t& config) {
-  unsigned size = 1;
+/// Of blocks that run together, in x and y.
+inline dim3 cluster_size(const cudaLaunchConfig_t& config) {
+  dim3 size = {1, 1, 1};
   for (unsigned i = 0; i < config.numAttrs; ++i) {
     if (config.attrs[i].id == cudaLaunchAttributeClusterDimension)
-      size = config.attrs[i].val.clusterDim.x;
+      size = {config.attrs[i].val.clusterDim.x, config.attrs[i].val.clusterDim.y, 1};
   }
   return size;
 }
@@ -128,12 +130,13 @@ inline bool begins_early(const cudaLaunchConfig_t& config) {
 template <class... Parameters, class... Arguments>
 cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                    Arguments&&... arguments) {
-  const unsigned size = cluster_size(*config);
-  for (unsigned y = 0; y < config->gridDim.y; ++y) {
-    for (unsigned first = 0; first < config->gridDim.x; first += size) {
+  const dim3 in_each = cluster_size(*config);
+  const unsigned size = in_each.x * in_each.y;
+  for (unsigned y = 0; y < config->gridDim.y; y += in_each.y) {
+    for (unsigned first = 0; first < config->gridDim.x; first += in_each.x) {
       Cluster here;
       for (unsigned rank = 0; rank < size; ++rank)
-        here.blocks.push_back(std::make_unique<Block>(*config));
+        here.blocks.push_back(std::make_unique<Block>(*config, rank));
       std::vector<std::jthread> threads;
       for (unsigned t = 0; t < config->blockDim.x * size; ++t) {
         threads.emplace_back([&, t] {
@@ -141,7 +144,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters..
           cluster = &here;
           block = here.blocks[rank].get();
           threadIdx = {t % config->blockDim.x, 0, 0};
-          blockIdx = {first + rank, y, 0};
+          blockIdx = {first + rank % in_each.x, y + rank / in_each.x, 0};
           blockDim = config->blockDim;
           gridDim = config->gridDim;
           kernel(arguments...);

@@ -68,12 +68,13 @@ TEST(HopperSpread, AGroupOfEverySizeHasHeadsAndFitsAMultiprocessor) {
     }
   }
   for (const int group : {8, 16, 32, 64}) {
-    EXPECT_LE(sm90::shared_bytes(1, group), size_t{227} << 10);
-    EXPECT_LE(sm90::shared_bytes(2, group), size_t{227} << 10);
+    EXPECT_LE(sm90::shared_bytes(1, 1, group), size_t{227} << 10);
+    EXPECT_LE(sm90::shared_bytes(2, 1, group), size_t{227} << 10);
   }
   for (const int group : {8, 16, 24, 32})
-    EXPECT_LE(sm90::shared_bytes(4, group), size_t{227} << 10);
-  EXPECT_LE(sm90::shared_bytes(8, 8), size_t{227} << 10);
+    EXPECT_LE(sm90::shared_bytes(4, 1, group), size_t{227} << 10);
+  EXPECT_LE(sm90::shared_bytes(8, 1, 8), size_t{227} << 10);
+  EXPECT_LE(sm90::shared_bytes(1, 2, 64), size_t{227} << 10);
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A row's whole vectors in one block: one warpgroup brings tokens, one scores them, and two weigh
-// half of the values each and bring queries. For many rows: nothing is exchanged between blocks.
+// half of the values each and bring queries. For many rows: no sums are exchanged between blocks.
+// With more heads than a block has, two blocks bring half of the row's tokens each.
 #pragma once
 
 #include "cuda/sm90/block/producer.cuh"
@@ -13,13 +14,15 @@ inline constexpr int kScorerRegisters = 120, kWeigherRegisters = 160, kProducerR
 static_assert(kScorerRegisters + kWeighers * kWeigherRegisters + kProducerRegisters <=
               kThreads / kGroupThreads * kRegistersAtFirst);
 
-__device__ inline void prepare(const Call& call, Shared& shared) {
+template <int kSharers>
+__device__ void prepare(const Call& call, Shared& shared) {
   if (threadIdx.x == 0) {
     shared.heads = heads_here(call);
     for (uint32_t buffer = 0; buffer < kBuffers; ++buffer) {
       ptx::init_barrier(&shared.tokens_full[buffer], kGroupThreads);
+      // One lane arrives for a warp of another block.
       for (auto& of_piece : shared.tokens_empty)
-        ptx::init_barrier(&of_piece[buffer], kWeighers * kGroupThreads);
+        ptx::init_barrier(&of_piece[buffer], kWeighers * (kGroupThreads + (kSharers - 1) * kWarps));
     }
     for (uint64_t& full : shared.found_full) ptx::init_barrier(&full, kGroupThreads);
     ptx::init_barrier(shared.queries_full, kWeighers * kGroupThreads);
@@ -30,12 +33,14 @@ __device__ inline void prepare(const Call& call, Shared& shared) {
   }
   fill_with_ones(shared.ones);
   __syncthreads();
+  if constexpr (kSharers > 1) ptx::sync_cluster();
 }
 
-template <int kHeads>
+/// The blocks of so many groups of heads are a cluster and share what they bring of a row.
+template <int kHeads, int kSharers>
 __global__ void __launch_bounds__(kThreads, 1) block_kernel(const __grid_constant__ Call call) {
   auto& shared = *reinterpret_cast<Shared*>(ptx::dynamic_shared());
-  prepare(call, shared);
+  prepare<kSharers>(call, shared);
   ptx::let_next_grid_begin();
   touch_parameters(call);
   const PartRange range = read_plan(&call.tables.plan.parts[ptx::block_number()]);
@@ -52,10 +57,11 @@ __global__ void __launch_bounds__(kThreads, 1) block_kernel(const __grid_constan
     Scorer<kHeads>(call, shared).part(range);
   } else if (group == 1) {
     ptx::change_registers<kRegistersAtFirst, kProducerRegisters>();
-    Producer(call, shared).part();
+    Producer<kSharers>(call, shared).part();
   } else {
     ptx::change_registers<kRegistersAtFirst, kWeigherRegisters>();
-    Weigher<kHeads>(call, (group - 2) * kHeadDim / kWeighers, shared).part(range.begin.row);
+    Weigher<kHeads, kSharers>(call, (group - 2) * kHeadDim / kWeighers, shared)
+        .part(range.begin.row);
   }
 }
 

@@ -68,9 +68,11 @@ class Scorer {
 #pragma unroll
       for (int d = 0; d < kQuarterDims; d += 16) {
         const int at = quarter * kQuarterDims + d;
-        const uint32_t bytes = at / kBlockDims * sizeof(Block) + at % kBlockDims * sizeof(uint16_t);
-        ptx::multiply_add<kTokens>(sums->at, ptx::advance(q, bytes), ptx::advance(tokens, bytes),
-                                   d > 0);
+        const int block = at / kBlockDims;
+        const uint32_t bytes = at % kBlockDims * sizeof(uint16_t);
+        ptx::multiply_add<kTokens, false, sizeof(Octet)>(
+            sums->at, ptx::advance(q, block * sizeof(Block) + bytes),
+            ptx::advance(tokens, block * sizeof(Octet::blocks[0]) + bytes), d > 0);
       }
       ptx::commit_products();
     };

@@ -96,8 +96,8 @@ struct Answers {
 
   __device__ Chunk* at(int line, int chunk) { return &lines[line][chunk ^ line]; }
 };
-static_assert(kMostHeads / 8 * sizeof(Answers) <= kBlocks / kWeighers * sizeof(Block),
-              "they take the place of values");
+static_assert(sizeof(Answers) <= kBlocks / kWeighers * sizeof(Octet::blocks[0]),
+              "they take the place of a weigher's values of eight tokens");
 
 /// Weights of a tile, 2^(score as a logarithm to base 2 - reference), rounded.
 struct Weights {
@@ -106,6 +106,9 @@ struct Weights {
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
 };
 
+/// Of vectors.
+using Tile = Octet[kTokens / Octet::kVectors];
+static_assert(kMostHeads / 8 <= kTokens / Octet::kVectors, "answers of eight heads each");
 /// Of a tile, in the order in which they are brought and weighed.
 inline constexpr int kTilePieces = 2, kPieceTokens = kTokens / kTilePieces;
 
@@ -113,6 +116,7 @@ inline constexpr int kTilePieces = 2, kPieceTokens = kTokens / kTilePieces;
 /// have it; each lane reads and overwrites its own.
 struct Raw {
   static constexpr int kWarpTokens = kPieceTokens / kWarps;
+  static_assert(kWarpTokens == Octet::kVectors);
   uint4 bytes[kBlocks + 1][32];
   uint2 scales[kWarpTokens];
 };
@@ -133,7 +137,7 @@ static_assert(kUnits >= kFoundAhead + 4,
 
 struct Shared {
   Block q[kBlocks];
-  Block tokens[kBuffers][kBlocks];
+  Tile tokens[kBuffers];
   Weights weights;
   alignas(1024) Ones ones;
   HeadEnd unit_end[kMostHeads];
@@ -149,11 +153,12 @@ struct Shared {
   /// Whether a slot names a token: four bits for each.
   uint32_t named[kBuffers][kTokens / 8];
   // At each of these barriers all threads of a role arrive: racecheck doesn't see what a __syncwarp
-  // orders before the arrival of one lane for its warp.
+  // orders before the arrival of one lane for its warp. From another block one lane does.
   // From scorer to producers; who scores a tile knows that those before have been brought.
   uint64_t found_full[kFounds];
   // From producers to scorer and weighers, and back from weighers, each piece for itself: who has
-  // weights knows that the tile has been scored.
+  // weights knows that the tile has been scored. Where two blocks share tokens, a piece is handed
+  // back to the block that brings it, by both.
   uint64_t tokens_full[kBuffers], tokens_empty[kTilePieces][kBuffers];
   // From weighers to scorer; who weighs a row's last tile knows that its queries are not needed.
   uint64_t queries_full[1];

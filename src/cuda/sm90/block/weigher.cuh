@@ -3,12 +3,13 @@
 // of split rows out: the work of one warpgroup. Both of a block bring the scorer a row's queries.
 #pragma once
 
+#include "cuda/ptx/cluster.cuh"
 #include "cuda/ptx/mma.cuh"
 #include "cuda/sm90/block/shared.cuh"
 
 namespace steady::cuda::sm90::block {
 
-template <int kHeads>
+template <int kHeads, int kSharers>
 class Weigher {
  public:
   __device__ Weigher(const Call& call, int first_dim, Shared& shared)
@@ -97,11 +98,22 @@ class Weigher {
       return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
     };
     const auto weighed = [&](int piece) {
-      if (!keeps_tokens) ptx::arrive(&shared_.tokens_empty[piece][ring().index]);
+      if (!keeps_tokens) hand_back(piece);
     };
-    sums_.template weigh<kPieceTokens>(of_step,
-                                       &shared_.tokens[ring().index][first_dim_ / kBlockDims],
-                                       shared_.ones, add_old, weighed);
+    sums_.template weigh<kPieceTokens, sizeof(Octet)>(
+        of_step, &shared_.tokens[ring().index][0].blocks[first_dim_ / kBlockDims], shared_.ones,
+        add_old, weighed);
+  }
+
+  /// To the block that brings the piece.
+  __device__ void hand_back(int piece) {
+    uint64_t* const empty = &shared_.tokens_empty[piece][ring().index];
+    if (kSharers == 1 || piece == ptx::cluster_rank()) {
+      ptx::arrive(empty);
+    } else {
+      __syncwarp();
+      if (R::lane() == 0) ptx::arrive(ptx::in_block(empty, piece));
+    }
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
@@ -111,7 +123,9 @@ class Weigher {
               kGroupThreads);  // values are not needed
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) end_unit(half, unit);
-    for (auto& of_piece : shared_.tokens_empty) ptx::arrive(&of_piece[ring().index]);
+    if constexpr (kSharers > 1) ptx::fence_shared_writes();  // the other block copies there next
+#pragma unroll
+    for (int piece = 0; piece < kTilePieces; ++piece) hand_back(piece);
   }
 
   __device__ void end_unit(int half, const Unit& unit) {
@@ -142,9 +156,8 @@ class Weigher {
 
   /// Writes the row's answer for eight heads of the warp, through the place of values.
   __device__ void write_answer(int half, int row) {
-    auto* const all =
-        reinterpret_cast<Answers*>(&shared_.tokens[ring().index][first_dim_ / kBlockDims]);
-    Answers& staged = all[R::warp() * kHalves + half];
+    Octet& place = shared_.tokens[ring().index][R::warp() * kHalves + half];
+    auto& staged = reinterpret_cast<Answers&>(place.blocks[first_dim_ / kBlockDims]);
     const int lane = R::lane();
 #pragma unroll
     for (int j = 0; j < kDims / 8; j += 4) {

@@ -47,7 +47,7 @@ class ColumnSums {
       const bool add = add_old || step > 0;
 #pragma unroll
       for (int block = 0; block < kWeighedBlocks; ++block) {
-        ptx::multiply_add<kHeads, false, true>(
+        ptx::multiply_add<kHeads, false, ptx::kEightLines, true>(
             sums_[block].at,
             ptx::advance(rows, block * sizeof(Block) + 16 * step * sizeof(Block::lines[0])), b,
             add);

@@ -152,8 +152,8 @@ class Weigher {
       }
     }
     const auto of_step = [&](int step) { return fragments[step]; };
-    sums_.template weigh<kTokens>(of_step, shared_.tokens[tokens_.index], shared_.ones, add_old,
-                                  [](int) {});
+    sums_.template weigh<kTokens, ptx::kEightLines>(of_step, shared_.tokens[tokens_.index],
+                                                    shared_.ones, add_old, [](int) {});
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.

@@ -10,9 +10,7 @@
 
 namespace steady::cuda::ptx {
 
-inline int cluster_rank() {
-  return static_cast<int>(blockIdx.x % emulated::cluster->blocks.size());
-}
+inline int cluster_rank() { return emulated::block->rank; }
 inline void sync_cluster() {
   emulated::cluster->barrier.arrive_and_wait(
       static_cast<int>(blockDim.x * emulated::cluster->blocks.size()));

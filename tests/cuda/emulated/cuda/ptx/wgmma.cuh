@@ -27,12 +27,15 @@ void wait_products() {
 template <int kCount>
 void pin(float (&)[kCount]) {}
 
-/// Element `along` of line `line`: lines of 128 bytes, eight a block of 1,024, with bits 4 to 6 of
-/// the address swizzled by bits 7 to 9.
-inline float element(const Operand& operand, int line, int along) {
+inline constexpr int kEightLines = 1024;
+
+/// Element `along` of line `line`: lines of 128 bytes, eight of them after another, with bits 4 to
+/// 6 of the address swizzled by bits 7 to 9.
+inline float element(const Operand& operand, int line, int along, int eight_bytes = kEightLines) {
   constexpr int kLine = 64;
   const uintptr_t address = operand.address + along / kLine * operand.block_bytes +
-                            static_cast<uintptr_t>(line) * 128 + along % kLine * sizeof(uint16_t);
+                            static_cast<uintptr_t>(line / 8) * eight_bytes + line % 8 * 128 +
+                            along % kLine * sizeof(uint16_t);
   return float_from_bf16(*reinterpret_cast<const uint16_t*>(address ^ (address >> 7 & 7) << 4));
 }
 
@@ -50,13 +53,15 @@ void add_products(float (&sums)[kCount], bool add, const A& a, const B& b) {
   }
 }
 
-template <int kColumns, bool kTransposedB = false, bool kTransposedA = false>
+template <int kColumns, bool kTransposedB = false, int kEightBytes = kEightLines,
+          bool kTransposedA = false>
 void multiply_add(float (&sums)[kColumns / 2], const Operand& a, const Operand& b, bool add) {
   add_products(
       sums, add,
       [&](int row, int k) { return kTransposedA ? element(a, k, row) : element(a, row, k); },
       [&](int k, int column) {
-        return kTransposedB ? element(b, k, column) : element(b, column, k);
+        return kTransposedB ? element(b, k, column, kEightBytes)
+                            : element(b, column, k, kEightBytes);
       });
 }
 
@@ -65,7 +70,7 @@ struct Fragment {
 };
 inline void keep(const Fragment&) {}
 inline void pin(Fragment&) {}
-template <int kColumns, bool kTransposedB = false>
+template <int kColumns, bool kTransposedB = false, int kEightBytes = kEightLines>
 void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand& b, bool add) {
   struct Quad {
     Fragment lanes[4];
@@ -81,7 +86,8 @@ void multiply_add(float (&sums)[kColumns / 2], const Fragment& a, const Operand&
         return float_from_bf16(static_cast<uint16_t>(pair >> 16 * (k % 2)));
       },
       [&](int k, int column) {
-        return kTransposedB ? element(b, k, column) : element(b, column, k);
+        return kTransposedB ? element(b, k, column, kEightBytes)
+                            : element(b, column, k, kEightBytes);
       });
 }
 

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// Two blocks with whole vectors that share a row's tokens, each with its own group of heads: the
+// oracle's answers with the bits of pairs of blocks that share values.
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <thread>
+
+#include "tests/cuda/emulated/calls.hpp"
+#include "tests/cuda/emulated/earlier_grids.hpp"
+
+namespace steady::cuda {
+namespace {
+
+using std::chrono_literals::operator""ms;
+
+/// With more than 64 heads, of which either block has at least one.
+constexpr int kHeads = 67;
+constexpr Kernel kSharing = {1, 64}, kPair64 = {2, 64};
+constexpr PlanLimits kWhole = {2, 0, 1152, 1}, kJoined = {1, 0, 64, 16}, kSplit = {2, 40, 64, 16};
+
+/// The same bits as pairs', and the oracle's answers.
+void expect_bits_of_pairs(const Inputs& inputs, const PlanLimits& limits) {
+  const Answer in_pairs = run(inputs, limits, kPair64);
+  expect_close(in_pairs, oracle(inputs));
+  EXPECT_TRUE(run(inputs, limits, kSharing) == in_pairs);
+}
+
+TEST(EmulatedSharedTokens, BitsAreThoseOfPairs) {
+  for (const float softmax_scale : {0.05f, 0.5f})  // the second moves some heads' references
+    expect_bits_of_pairs({kHeads, 150, 90, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
+}
+
+TEST(EmulatedSharedTokens, ManyTilesAndUnitsHaveTheBitsOfPairs) {
+  const Inputs inputs(kHeads, 640, 300, STEADY_CACHE_FP8);
+  const PlanLimits one_unit = {1, 40, 1152, 16}, short_units = {1, 0, 64, 32};
+  for (const PlanLimits& limits : {one_unit, short_units}) expect_bits_of_pairs(inputs, limits);
+}
+
+TEST(EmulatedSharedTokens, BitsDoNotDependOnWhoDoesTheUnits) {
+  const Inputs inputs(kHeads, 70, 110, STEADY_CACHE_FP8);
+  const Answer joined = run(inputs, kJoined, kSharing);
+  expect_close(joined, oracle(inputs));
+  EXPECT_TRUE(run(inputs, kSplit, kSharing) == joined);
+}
+
+/// Of bf16 and at odd addresses.
+TEST(EmulatedSharedTokens, TokensThatAreNotCopiedAsMostAreReachBothBlocks) {
+  Inputs inputs(kHeads, 70, 45, STEADY_CACHE_BF16, 2);
+  inputs.move_queries();
+  expect_bits_of_pairs(inputs, kWhole);
+}
+
+TEST(EmulatedSharedTokens, AScaleAboveThePlainOnesReachesBothBlocks) {
+  Inputs inputs(kHeads, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
+  for (int group = 0; group < 7; group += 3) inputs.first_token(0, true)[group] = 135;
+  expect_bits_of_pairs(inputs, kWhole);
+}
+
+TEST(EmulatedSharedTokens, ANaNCodeSpoilsAllHeadsOfItsRow) {
+  Inputs inputs(kHeads, 70, 70, STEADY_CACHE_FP8);
+  const Answer whole = run(inputs, kWhole, kSharing);
+  inputs.first_token(2, false)[400] = 0xff;
+  const Answer spoiled = run(inputs, kWhole, kSharing);
+  const size_t values = size_t{kHeads} * kHeadDim;
+  for (size_t i = 0; i < 2 * values; ++i) ASSERT_EQ(spoiled.out[i], whole.out[i]) << i;
+  for (size_t i = 2 * values; i < 3 * values; ++i)
+    ASSERT_TRUE(std::isnan(float_from_bf16(spoiled.out[i]))) << i;
+}
+
+TEST(EmulatedSharedTokens, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {
+  Inputs inputs(kHeads, 70, 90, STEADY_CACHE_FP8);
+  const Answer answer = run(inputs, kJoined, kSharing);
+  inputs.hide();
+  emulated::earlier_grids.leave([&] {
+    std::this_thread::sleep_for(300ms);  // who does not wait has read by then
+    inputs.reveal();
+  });
+  EXPECT_TRUE(run(inputs, kJoined, kSharing) == answer);
+  ASSERT_TRUE(emulated::earlier_grids.are_over());
+}
+
+TEST(EmulatedSharedTokens, WithAPlanForAnotherBatchAnswersAreNaN) {
+  const Inputs inputs(kHeads, 70, 90, STEADY_CACHE_FP8);
+  const Answer answer =
+      run(inputs, kSplit, kSharing, [](PlanHeader* header) { header->batch = kRows - 1; });
+  for (const uint16_t bits : answer.out) ASSERT_EQ(bits & 0x7fff, 0x7fc0);
+  for (const float lse : answer.lse) ASSERT_TRUE(std::isnan(lse));
+}
+
+}  // namespace
+}  // namespace steady::cuda
