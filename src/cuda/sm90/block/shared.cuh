@@ -150,8 +150,9 @@ struct Shared {
   UnitCursor ahead[kWarps];             // of each scorer warp
   int heads;                            // of this block, here because registers are scarce
   SoftmaxState row_so_far[kMostHeads];  // the scorer's own
-  /// Whether a slot names a token: four bits for each.
-  uint32_t named[kBuffers][kTokens / 8];
+  /// Whether a slot names a token: four bits for each. Aligned, or the compiler reads words of a
+  /// neighbour with them, which racecheck reports.
+  alignas(16) uint32_t named[kBuffers][kTokens / 8];
   // At each of these barriers all threads of a role arrive: racecheck doesn't see what a __syncwarp
   // orders before the arrival of one lane for its warp. From another block one lane does.
   // From scorer to producers; who scores a tile knows that those before have been brought.
