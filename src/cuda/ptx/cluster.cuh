@@ -45,7 +45,8 @@ __device__ inline void arrive(Remote barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier.address) : "memory");
 }
 
-/// One arrival at this block's barrier, whose phase ends when `bytes` have come by store_async().
+/// One arrival at this block's barrier, whose phase ends when `bytes` have come by store_async() or
+/// copy_to_block().
 __device__ inline void arrive_and_expect(uint64_t* barrier, int bytes) {
   asm volatile(
       "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
@@ -97,7 +98,8 @@ __device__ inline void store_async(Remote to, const float2& values, Remote barri
 }
 
 /// Copies a multiple of 16 bytes of this block's memory to another's, counted by a barrier beside
-/// them there. Who wrote them has called fence_shared_writes().
+/// them there. Who wrote them has called fence_shared_writes(); they must stay until the other
+/// block says that it has them.
 __device__ inline void copy_to_block(Remote to, const void* from, int bytes, Remote barrier) {
   asm volatile(
       "cp.async.bulk.shared::cluster.shared::cta.mbarrier::complete_tx::bytes [%0], [%1], %2, "

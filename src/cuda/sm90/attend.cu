@@ -37,7 +37,7 @@ constexpr Variant in_columns() {
           sizeof(columns::Shared<columns::Share<kCluster, kHeads>>)};
 }
 
-/// Of each cluster size the smallest that has room for the heads is used.
+/// Of each cluster size and as many sharers the smallest that has room for the heads is used.
 constexpr Variant kVariants[] = {in_block<32, 1>(),   in_block<64, 1>(),   in_block<64, 2>(),
                                  in_columns<2, 8>(),  in_columns<2, 16>(), in_pair<32>(),
                                  in_pair<64>(),       in_columns<4, 8>(),  in_columns<4, 16>(),
@@ -144,7 +144,7 @@ cudaError_t prepare_attend(Room* room) {
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(variant.shared_bytes));
     if (error != cudaSuccess) return error;
-    if (variant.cluster == 1) continue;
+    if (variant.cluster == 1) continue;  // who share tokens fit where pairs do: a block has all
     const Launch launch(variant, 1, 1, nullptr);
     int clusters = 0;
     error = cudaOccupancyMaxActiveClusters(&clusters, variant.kernel, &launch.config);

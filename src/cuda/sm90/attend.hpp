@@ -32,11 +32,11 @@ inline int group_heads(int heads, int groups) {
   return ((heads + groups - 1) / groups + 7) / 8 * 8;
 }
 
-/// A pure function of shape, batch and card: large groups of heads in single blocks, unless pairs
-/// of blocks do all rows in one round, heads are few and rows are not short, or FP8 pages are
-/// longer than 2 GiB; then as finely as the card can hold all units at once, in eights as half of
-/// those that it holds can. No more parts than units, and so many that equal units come out even
-/// where that leaves few idle.
+/// A pure function of shape, batch and card: large groups of heads in blocks with whole vectors,
+/// unless pairs of blocks do all rows in one round, heads are few and rows are not short, or FP8
+/// pages are longer than 2 GiB; then as finely as the card can hold all units at once, in eights as
+/// half of those that it holds can. No more parts than units, and so many that equal units come out
+/// even where that leaves few idle.
 Spread choose_spread(const Shape&, const PlanLimits&, int rows, const Room&);
 
 /// What a block takes of a multiprocessor's shared memory.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What clusters of two, four and eight blocks have in common: the tiles of a part one after the
+// What clusters of blocks that share values have in common: the tiles of a part one after the
 // other, where their tokens' slots stand, and how a role begins.
 #pragma once
 

@@ -62,6 +62,7 @@ struct Block;
 struct Cluster {
   NamedBarrier barrier;
   std::vector<std::unique_ptr<Block>> blocks;
+  std::atomic<int> copies = 0;  // under way from block to block
   std::atomic<bool> fails = false;
 };
 
@@ -153,6 +154,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters..
         });
       }
       threads.clear();
+      while (here.copies != 0) std::this_thread::yield();
       if (here.fails) return cudaErrorLaunchFailure;
     }
   }

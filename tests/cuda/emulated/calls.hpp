@@ -24,19 +24,21 @@ namespace steady::cuda {
 
 struct Answer {
   explicit Answer(const Shape& shape)
-      : out(size_t{kRows} * shape.heads * kHeadDim, 0x7fc0),
-        lse(size_t{kRows} * shape.heads, NAN) {}
+      : out(size_t{kRows} * shape.heads * kHeadDim, kUnwritten),
+        lse(size_t{kRows} * shape.heads, kUnwritten) {}
   bool operator==(const Answer& other) const {
     return out == other.out &&
            std::memcmp(lse.data(), other.lse.data(), lse.size() * sizeof(float)) == 0;
   }
+  static constexpr uint16_t kUnwritten = 0x4242;  // nor is it what a call without a plan writes
   std::vector<uint16_t> out;
   std::vector<float> lse;
   int split_rows = 0;  // by the plan
 };
 
-/// One kernel and how many heads its blocks do together; of Hopper's, how many share a row: one has
-/// whole vectors. Of two, those with up to sixteen heads do them as columns.
+/// One kernel and how many heads its blocks do together; of Hopper's, how many share a row's
+/// values: one has whole vectors, and shares tokens with another one where heads are two groups. Of
+/// two, those with up to sixteen heads do them as columns.
 struct Kernel {
   int cluster;  // kPortable: not Hopper's
   int heads;

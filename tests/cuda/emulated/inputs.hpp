@@ -46,10 +46,10 @@ class Inputs {
     return step;
   }
 
-  /// Where the first token of a row's window lies that a slot names.
-  uint8_t* first_token(int row, bool scales) {
+  /// Where the first token of a row's window, or from position `from` on, lies that a slot names.
+  uint8_t* first_token(int row, bool scales, int from = 0) {
     const Pool& pool = pools_[0];
-    const int32_t* slot = pool.slots + row * pool.slots_stride;
+    const int32_t* slot = pool.slots + row * pool.slots_stride + from;
     while (!pool.has(*slot)) ++slot;
     const Token token = pool.token(*slot);
     return const_cast<uint8_t*>(scales ? token.scales : token.data);

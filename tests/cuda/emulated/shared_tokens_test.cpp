@@ -28,14 +28,16 @@ void expect_bits_of_pairs(const Inputs& inputs, const PlanLimits& limits) {
 }
 
 TEST(EmulatedSharedTokens, BitsAreThoseOfPairs) {
-  for (const float softmax_scale : {0.05f, 0.5f})  // the second moves some heads' references
+  for (const float softmax_scale : {0.05f, 0.5f, 1e9f})  // the second moves some heads' references
     expect_bits_of_pairs({kHeads, 150, 90, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
 }
 
 TEST(EmulatedSharedTokens, ManyTilesAndUnitsHaveTheBitsOfPairs) {
   const Inputs inputs(kHeads, 640, 300, STEADY_CACHE_FP8);
-  const PlanLimits one_unit = {1, 40, 1152, 16}, short_units = {1, 0, 64, 32};
-  for (const PlanLimits& limits : {one_unit, short_units}) expect_bits_of_pairs(inputs, limits);
+  const PlanLimits one_unit = {1, 40, 1152, 16}, short_units = {1, 0, 64, 32},
+                   three_tiles = {3, 40, 192, 32};
+  for (const PlanLimits& limits : {one_unit, short_units, three_tiles})
+    expect_bits_of_pairs(inputs, limits);
 }
 
 TEST(EmulatedSharedTokens, BitsDoNotDependOnWhoDoesTheUnits) {
@@ -43,6 +45,9 @@ TEST(EmulatedSharedTokens, BitsDoNotDependOnWhoDoesTheUnits) {
   const Answer joined = run(inputs, kJoined, kSharing);
   expect_close(joined, oracle(inputs));
   EXPECT_TRUE(run(inputs, kSplit, kSharing) == joined);
+  const PlanLimits finely_split = {5, 40, 64, 16}, a_part_each = {5, 0, 64, 16};
+  EXPECT_TRUE(run(inputs, finely_split, kSharing) == joined);
+  EXPECT_TRUE(run(inputs, a_part_each, kSharing) == joined);
 }
 
 /// Of bf16 and at odd addresses.
@@ -58,15 +63,26 @@ TEST(EmulatedSharedTokens, AScaleAboveThePlainOnesReachesBothBlocks) {
   expect_bits_of_pairs(inputs, kWhole);
 }
 
-TEST(EmulatedSharedTokens, ANaNCodeSpoilsAllHeadsOfItsRow) {
-  Inputs inputs(kHeads, 70, 70, STEADY_CACHE_FP8);
-  const Answer whole = run(inputs, kWhole, kSharing);
-  inputs.first_token(2, false)[400] = 0xff;
-  const Answer spoiled = run(inputs, kWhole, kSharing);
-  const size_t values = size_t{kHeads} * kHeadDim;
-  for (size_t i = 0; i < 2 * values; ++i) ASSERT_EQ(spoiled.out[i], whole.out[i]) << i;
-  for (size_t i = 2 * values; i < 3 * values; ++i)
-    ASSERT_TRUE(std::isnan(float_from_bf16(spoiled.out[i]))) << i;
+/// Among values that are made early and late, in the half of a tile that either block brings.
+TEST(EmulatedSharedTokens, ANaNCodeSpoilsTheSameRowsAsInPairs) {
+  struct Place {
+    int from, byte;
+  };
+  for (const Place& place : {Place{0, 10}, Place{0, 400}, Place{32, 10}, Place{32, 400}}) {
+    Inputs inputs(kHeads, 70, 20, STEADY_CACHE_FP8);
+    inputs.first_token(0, false, place.from)[place.byte] = 0xff;
+    const Answer in_pairs = run(inputs, kWhole, kPair64), sharing = run(inputs, kWhole, kSharing);
+    int spoiled = 0;
+    for (size_t i = 0; i < in_pairs.out.size(); ++i) {
+      const bool nan = std::isnan(float_from_bf16(in_pairs.out[i]));
+      spoiled += nan;
+      ASSERT_EQ(std::isnan(float_from_bf16(sharing.out[i])), nan) << i;
+      if (!nan) {
+        ASSERT_EQ(sharing.out[i], in_pairs.out[i]) << i;
+      }
+    }
+    EXPECT_GE(spoiled, kHeads * kHeadDim);
+  }
 }
 
 TEST(EmulatedSharedTokens, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {

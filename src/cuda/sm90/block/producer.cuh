@@ -56,7 +56,7 @@ class Producer {
   __device__ static constexpr int first_block(When when) {
     return when == kEarly ? 0 : kEarlyBlocks;
   }
-  __device__ static constexpr int blocks(When when) {
+  __device__ static constexpr int count(When when) {
     return when == kEarly ? kEarlyBlocks : kLateBlocks;
   }
   __device__ static constexpr bool is_bf16(int block) { return block + 1 == kBlocks; }
@@ -99,7 +99,7 @@ class Producer {
     if (when == kEarly && place.share == 0)
       ptx::copy_async_8(&raw.scales[place.token], data_ + scales_);
     const uint8_t* const data = data_ + place.share * sizeof(uint4);
-    const int begin = first_block(when), end = begin + blocks(when) + (when == kLate);
+    const int begin = first_block(when), end = begin + count(when) + (when == kLate);
 #pragma unroll
     for (int i = begin; i < end; ++i)  // one more for a block of bf16
       ptx::copy_async_16(&raw.bytes[i][place.lane], data + i * kTokenLanes * sizeof(uint4));
@@ -223,7 +223,7 @@ class Producer {
     const Token token = {call_.layer.scopes[(piece.flags & Found::kSecondScope) != 0].shape.format,
                          data, data + piece.found.scales[line]};
 #pragma unroll 1
-    for (int i = 0; i < blocks(when) * kLaneChunks; ++i) {
+    for (int i = 0; i < count(when) * kLaneChunks; ++i) {
       const int block = first_block(when) + i / kLaneChunks, chunk = i % kLaneChunks;
       const int own = is_bf16(block) ? place.share + kTokenLanes * chunk : place.chunk() + chunk;
       *octet.blocks[block].at(place.token, own) = read_token(token, block * kBlockChunks + own);
@@ -238,7 +238,7 @@ class Producer {
     const int other = 1 - number;
     const auto* const from =
         &shared_.tokens[ring_.index][place.octet(number)].blocks[first_block(when)];
-    ptx::copy_to_block(ptx::in_block(from, other), from, blocks(when) * sizeof *from,
+    ptx::copy_to_block(ptx::in_block(from, other), from, count(when) * sizeof *from,
                        ptx::in_block(&shared_.tokens_full[ring_.index], other));
   }
 

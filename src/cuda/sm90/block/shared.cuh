@@ -159,7 +159,7 @@ struct Shared {
   uint64_t found_full[kFounds];
   // From producers to scorer and weighers, and back from weighers, each piece for itself: who has
   // weights knows that the tile has been scored. Where two blocks share tokens, a piece is handed
-  // back to the block that brings it, by both.
+  // back to the block that brings it, by both, and each uses the barriers of its own piece.
   uint64_t tokens_full[kBuffers], tokens_empty[kTilePieces][kBuffers];
   // From weighers to scorer; who weighs a row's last tile knows that its queries are not needed.
   uint64_t queries_full[1];

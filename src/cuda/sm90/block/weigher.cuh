@@ -154,11 +154,19 @@ class Weigher {
     return kept_sums<kHalves * kDims / 4>(call_, kWeighers, first_dim_ / kDims);
   }
 
+  /// Of the tile's octets the one in whose place a warp stages an answer: one that has come from
+  /// the other block, where there is one, because what goes there may not have been read yet.
+  __device__ static int staging_octet(int half) {
+    return kSharers == 1 ? R::warp() * kHalves + half
+                         : (1 - ptx::cluster_rank()) * kWarps + R::warp();
+  }
+
   /// Writes the row's answer for eight heads of the warp, through the place of values.
   __device__ void write_answer(int half, int row) {
-    Octet& place = shared_.tokens[ring().index][R::warp() * kHalves + half];
+    Octet& place = shared_.tokens[ring().index][staging_octet(half)];
     auto& staged = reinterpret_cast<Answers&>(place.blocks[first_dim_ / kBlockDims]);
     const int lane = R::lane();
+    if constexpr (kSharers > 1) __syncwarp();  // all have read the half before
 #pragma unroll
     for (int j = 0; j < kDims / 8; j += 4) {
       const auto values = [&](int i) {

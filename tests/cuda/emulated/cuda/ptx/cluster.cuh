@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // src/cuda/ptx/cluster.cuh, for the host: what is stored asynchronously is there at once,
-// arrivals take a while, and a launch fails in which either finds its block gone.
+// arrivals and copies take a while, and a launch fails in which one of them finds its block gone.
 #pragma once
 
 #include <chrono>
@@ -46,11 +46,17 @@ void store_async(Remote to, const T& values, Remote barrier) {
   change(barrier_at(barrier), 0, -static_cast<int>(sizeof values));
 }
 
-/// On its way for a while, too.
+/// On its way for a while, too, and nobody waits for it but at the barrier.
 inline void copy_to_block(Remote to, const void* from, int bytes, Remote barrier) {
-  std::this_thread::sleep_for(std::chrono::microseconds(200));
-  std::memcpy(to.address, from, bytes);
-  change(barrier_at(barrier), 0, -bytes);
+  emulated::Cluster* const here = emulated::cluster;
+  ++here->copies;
+  std::thread([=] {
+    emulated::cluster = here;
+    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    std::memcpy(to.address, from, bytes);
+    change(barrier_at(barrier), 0, -bytes);
+    --here->copies;
+  }).detach();
 }
 
 }  // namespace steady::cuda::ptx
