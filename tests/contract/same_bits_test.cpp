@@ -100,7 +100,7 @@ TEST_P(SameBits, AloneAndAmongManyOfLongerRowsWithManyHeads) {
   expect_same(c, run_alone(c, backend()), {17});
 }
 
-// And of several units, of which a GPU leaves the row so far between parts of its plan.
+// And of several units, which a GPU splits between parts of its plan.
 TEST_P(SameBits, AloneAndAmongManyOfSeveralUnitsWithManyHeads) {
   const HostileCase c(many_spec(65, 34, {133, STEADY_CACHE_FP8, 16}, {2300, STEADY_CACHE_FP8, 53}));
   expect_same(c, run_alone(c, backend()), {17});

@@ -144,7 +144,7 @@ cudaError_t prepare_attend(Room* room) {
         cudaFuncSetAttribute(variant.kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(variant.shared_bytes));
     if (error != cudaSuccess) return error;
-    if (variant.cluster == 1) continue;  // who share tokens fit where pairs do: a block has all
+    if (variant.cluster == 1) continue;  // of those that share tokens as many fit as of pairs
     const Launch launch(variant, 1, 1, nullptr);
     int clusters = 0;
     error = cudaOccupancyMaxActiveClusters(&clusters, variant.kernel, &launch.config);

@@ -30,8 +30,8 @@ struct Emulated : testing::TestWithParam<Kernel> {
 
 INSTANTIATE_TEST_SUITE_P(Portable, Emulated, testing::Values(Kernel{Kernel::kPortable, 16}));
 INSTANTIATE_TEST_SUITE_P(Hopper, Emulated,
-                         testing::Values(Kernel{1, 16}, Kernel{1, 64}, Kernel{2, 16}, Kernel{4, 8},
-                                         kPair32, kPair64));
+                         testing::Values(Kernel{1, 16}, Kernel{1, 64, 32}, Kernel{2, 16},
+                                         Kernel{4, 8}, kPair32, kPair64));
 
 TEST_P(Emulated, WithAPlanForAnotherBatchOrOfAnotherEngineAnswersAreNaN) {
   const Inputs inputs(heads(11), 70, 90, STEADY_CACHE_FP8);

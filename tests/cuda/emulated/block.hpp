@@ -154,7 +154,7 @@ cudaError_t launch(const cudaLaunchConfig_t* config, void (*kernel)(Parameters..
         });
       }
       threads.clear();
-      while (here.copies != 0) std::this_thread::yield();
+      while (here.copies.load(std::memory_order_acquire) != 0) std::this_thread::yield();
       if (here.fails) return cudaErrorLaunchFailure;
     }
   }

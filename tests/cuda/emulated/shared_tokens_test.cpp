@@ -9,6 +9,7 @@
 
 #include "tests/cuda/emulated/calls.hpp"
 #include "tests/cuda/emulated/earlier_grids.hpp"
+#include "tests/cuda/emulated/late_copies.hpp"
 
 namespace steady::cuda {
 namespace {
@@ -28,7 +29,8 @@ void expect_bits_of_pairs(const Inputs& inputs, const PlanLimits& limits) {
 }
 
 TEST(EmulatedSharedTokens, BitsAreThoseOfPairs) {
-  for (const float softmax_scale : {0.05f, 0.5f, 1e9f})  // the second moves some heads' references
+  // The second moves some heads' references, the others leave tiles before without weight.
+  for (const float softmax_scale : {0.05f, 0.5f, -1.5f, 1e9f})
     expect_bits_of_pairs({kHeads, 150, 90, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
 }
 
@@ -83,6 +85,18 @@ TEST(EmulatedSharedTokens, ANaNCodeSpoilsTheSameRowsAsInPairs) {
     }
     EXPECT_GE(spoiled, kHeads * kHeadDim);
   }
+}
+
+/// A row's answer goes out by way of places of tokens, which a copy to the other block may read for
+/// longer than this block needs them. No part has more tiles than there are places.
+TEST(EmulatedSharedTokens, AnswersLeaveTokensAloneThatAreStillBeingCopied) {
+  const Inputs inputs(kHeads, 60, 40, STEADY_CACHE_FP8);
+  constexpr PlanLimits kAPartEach = {3, 0, 1152, 1};
+  const Answer in_pairs = run(inputs, kAPartEach, kPair64);
+  emulated::copies_are_late = true;
+  const Answer sharing = run(inputs, kAPartEach, kSharing);
+  emulated::copies_are_late = false;
+  EXPECT_TRUE(sharing == in_pairs);
 }
 
 TEST(EmulatedSharedTokens, NothingButThePlanIsReadBeforeEarlierGridsAreOver) {

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cuda/ptx/barrier.cuh"
+#include "tests/cuda/emulated/late_copies.hpp"
 
 namespace steady::cuda::ptx {
 
@@ -25,13 +26,16 @@ inline Remote in_block(const void* shared, int rank) {
 }
 inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
 
-/// Of a block that is not gone.
-inline uint64_t* barrier_at(Remote remote) {
+/// Memory of a block that must not be gone.
+inline void expect_block_of(const uint8_t* address) {
   for (const auto& block : emulated::cluster->blocks) {
-    const auto offset = remote.address - block->shared;
+    const auto offset = address - block->shared;
     if (offset >= 0 && offset < static_cast<ptrdiff_t>(block->memory.size()) && block->running == 0)
       emulated::cluster->fails = true;
   }
+}
+inline uint64_t* barrier_at(Remote remote) {
+  expect_block_of(remote.address);
   return reinterpret_cast<uint64_t*>(remote.address);
 }
 /// On its way for a while.
@@ -48,14 +52,19 @@ void store_async(Remote to, const T& values, Remote barrier) {
 
 /// On its way for a while, too, and nobody waits for it but at the barrier.
 inline void copy_to_block(Remote to, const void* from, int bytes, Remote barrier) {
+  constexpr int kOneGroup = 128;
   emulated::Cluster* const here = emulated::cluster;
-  ++here->copies;
+  const bool late = emulated::copies_are_late && emulated::block->rank == 0;
+  here->copies.fetch_add(1, std::memory_order_relaxed);
   std::thread([=] {
     emulated::cluster = here;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
+    do {
+      std::this_thread::sleep_for(std::chrono::microseconds(200));
+    } while (late && here->blocks[0]->running > kOneGroup);
+    expect_block_of(static_cast<const uint8_t*>(from));
     std::memcpy(to.address, from, bytes);
     change(barrier_at(barrier), 0, -bytes);
-    --here->copies;
+    here->copies.fetch_sub(1, std::memory_order_release);
   }).detach();
 }
 
