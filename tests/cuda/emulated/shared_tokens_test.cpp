@@ -31,11 +31,11 @@ void expect_bits_of_pairs(const Inputs& inputs, const PlanLimits& limits) {
 TEST(EmulatedSharedTokens, BitsAreThoseOfPairs) {
   // The second moves some heads' references, the others leave tiles before without weight.
   for (const float softmax_scale : {0.05f, 0.5f, -1.5f, 1e9f})
-    expect_bits_of_pairs({kHeads, 150, 90, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
+    expect_bits_of_pairs({kHeads, 110, 60, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
 }
 
 TEST(EmulatedSharedTokens, ManyTilesAndUnitsHaveTheBitsOfPairs) {
-  const Inputs inputs(kHeads, 640, 300, STEADY_CACHE_FP8);
+  const Inputs inputs(kHeads, 330, 200, STEADY_CACHE_FP8);
   const PlanLimits one_unit = {1, 40, 1152, 16}, short_units = {1, 0, 64, 32},
                    three_tiles = {3, 40, 192, 32};
   for (const PlanLimits& limits : {one_unit, short_units, three_tiles})
@@ -70,7 +70,7 @@ TEST(EmulatedSharedTokens, ANaNCodeSpoilsTheSameRowsAsInPairs) {
   struct Place {
     int from, byte;
   };
-  for (const Place& place : {Place{0, 10}, Place{0, 400}, Place{32, 10}, Place{32, 400}}) {
+  for (const Place& place : {Place{0, 10}, Place{32, 400}}) {
     Inputs inputs(kHeads, 70, 20, STEADY_CACHE_FP8);
     inputs.first_token(0, false, place.from)[place.byte] = 0xff;
     const Answer in_pairs = run(inputs, kWhole, kPair64), sharing = run(inputs, kWhole, kSharing);

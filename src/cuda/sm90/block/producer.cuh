@@ -99,9 +99,10 @@ class Producer {
     if (when == kEarly && place.share == 0)
       ptx::copy_async_8(&raw.scales[place.token], data_ + scales_);
     const uint8_t* const data = data_ + place.share * sizeof(uint4);
+    // The block of bf16 has as many bytes as two.
     const int begin = first_block(when), end = begin + count(when) + (when == kLate);
 #pragma unroll
-    for (int i = begin; i < end; ++i)  // one more for a block of bf16
+    for (int i = begin; i < end; ++i)
       ptx::copy_async_16(&raw.bytes[i][place.lane], data + i * kTokenLanes * sizeof(uint4));
     ptx::commit_copies();
   }
