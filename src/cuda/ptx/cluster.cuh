@@ -38,9 +38,9 @@ __device__ inline Remote in_block(const void* shared, int rank) {
 __device__ inline Remote advance(Remote remote, uint32_t bytes) { return {remote.address + bytes}; }
 
 /// One arrival at another block's barrier. What this thread read before may then be overwritten. No
-/// release to the cluster: that costs a fence of the whole device. Where this thread or,
-/// before a __syncwarp, one of its warp wrote and the other block will copy to, each of them has
-/// called fence_shared_writes(). The other block must still be there when it arrives.
+/// release to the cluster: that costs a fence of the whole device. Whoever of its warp wrote where
+/// the other block will copy to has called fence_shared_writes() before a __syncwarp. The other
+/// block must still be there when it arrives.
 __device__ inline void arrive(Remote barrier) {
   asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier.address) : "memory");
 }

@@ -106,7 +106,7 @@ struct Weights {
   uint32_t moved[kWarps];  // whether one of a warp's heads has another reference than before
 };
 
-/// Of vectors.
+/// The vectors of its tokens.
 using Tile = Octet[kTokens / Octet::kVectors];
 static_assert(kMostHeads / 8 <= kTokens / Octet::kVectors, "answers of eight heads each");
 /// Of a tile, in the order in which they are brought and weighed.
