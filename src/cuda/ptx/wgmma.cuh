@@ -146,11 +146,9 @@ __device__ inline void multiply_add(float (&sums)[kColumns / 2], const Fragment&
     STEADY_PRODUCT(16, 8, 8, 9, 10, 11, 12, 13, 14, 15);
   } else if constexpr (kColumns == 24) {
     STEADY_PRODUCT(24, 12, 12, 13, 14, 15, 16, 17, 18, 19);
-  } else if constexpr (kColumns == 32) {
-    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21, 22, 23);
   } else {
-    static_assert(kColumns == 128, "there is no product of so many columns here");
-    STEADY_PRODUCT(128, 64, 64, 65, 66, 67, 68, 69, 70, 71);
+    static_assert(kColumns == 32, "there is no product of so many columns here");
+    STEADY_PRODUCT(32, 16, 16, 17, 18, 19, 20, 21, 22, 23);
   }
 #undef STEADY_PRODUCT
 }

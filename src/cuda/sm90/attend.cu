@@ -43,6 +43,10 @@ constexpr Variant kVariants[] = {in_block<32, 1>(),   in_block<64, 1>(),   in_bl
                                  in_pair<64>(),       in_columns<4, 8>(),  in_columns<4, 16>(),
                                  in_columns<4, 24>(), in_columns<4, 32>(), in_columns<8, 8>()};
 
+constexpr bool fit(const Variant& variant) { return variant.shared_bytes <= 227 * 1024; }
+static_assert(std::all_of(std::begin(kVariants), std::end(kVariants), fit),
+              "a block takes more shared memory than a multiprocessor has for it");
+
 /// Blocks with whole vectors share tokens where heads are two groups.
 const Variant& variant_of(int cluster, int groups, int heads) {
   const int sharers = cluster == 1 && groups == 2 ? 2 : 1;

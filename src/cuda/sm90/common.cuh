@@ -174,4 +174,20 @@ __device__ inline uint32_t bf16x2(float first, float second) {
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
 
+/// Each of a quad's lanes has four words; afterwards the i-th lane has the i-th word of all four.
+__device__ inline void transpose_in_quad(uint32_t (&words)[4]) {
+#pragma unroll
+  for (int step = 1; step < 4; step *= 2) {
+    const bool upper = (ptx::thread_number() & step) != 0;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if ((i & step) != 0) continue;
+      uint32_t &first = words[i], &second = words[i + step];
+      const uint32_t got = __shfl_xor_sync(~0u, upper ? first : second, step);
+      first = upper ? got : first;
+      second = upper ? second : got;
+    }
+  }
+}
+
 }  // namespace steady::cuda::sm90

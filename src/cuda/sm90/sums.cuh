@@ -24,13 +24,12 @@ class UnitSums {
  public:
   static constexpr int kPairs = kDims / 8;  // of values, in each of a lane's rows
 
-  /// sums += weights · values of a tile, or without the old sums if !add_old. `weights(step)` is
-  /// the left operand of the products over tokens from 16 step on. Waits until they are there:
-  /// products read weights in registers as long as they are under way, but the compiler gives the
-  /// registers away. `weighed(piece)` is called when kPieceTokens more need not be kept. Of each
-  /// block of values eight tokens' begin kEightBytes after those of the eight before.
-  template <int kPieceTokens, int kEightBytes, int kLines, class Weights, class Weighed>
-  __device__ void weigh(const Weights& weights, const Lines<kLines>* values, const Ones& columns,
+  /// sums += weights · values of a tile, or without the old sums if !add_old, and waits until they
+  /// are there. `weights` describes weights as the left operand, heads by tokens. `weighed(piece)`
+  /// is called when kPieceTokens more need not be kept. Of each block of values eight tokens' begin
+  /// kEightBytes after those of the eight before.
+  template <int kPieceTokens, int kEightBytes, int kLines, class Operand, class Weighed>
+  __device__ void weigh(const Operand& weights, const Lines<kLines>* values, const Ones& columns,
                         bool add_old, const Weighed& weighed) {
     constexpr int kSteps = kTokens / 16, kPieceSteps = kPieceTokens / 16;
     pin();
@@ -38,7 +37,7 @@ class UnitSums {
     const auto ones = ptx::uniform(ptx::describe_operand(columns));
 #pragma unroll
     for (int step = 0; step < kSteps; ++step) {
-      const auto a = weights(step);
+      const auto a = ptx::advance(weights, 16 * step * sizeof(uint16_t));
       const bool add = add_old || step > 0;
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
@@ -47,8 +46,7 @@ class UnitSums {
         ptx::multiply_add<kPartDims, true, kEightBytes>(
             sums_[part].at, a, ptx::advance(operand, 2 * step * kEightBytes), add);
       }
-      ptx::multiply_add<8, false>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)),
-                                  add);
+      ptx::multiply_add<8>(weight_, a, ptx::advance(ones, 16 * step * sizeof(uint16_t)), add);
       if ((step + 1) % kPieceSteps == 0) ptx::commit_products();
     }
     if constexpr (kPieceSteps < kSteps) {

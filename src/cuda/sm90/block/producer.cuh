@@ -97,7 +97,7 @@ class Producer {
   __device__ void begin_copies(const Place& place, When when) {
     Raw& raw = shared_.raw[place.warp];
     if (when == kEarly && place.share == 0)
-      ptx::copy_async_8(&raw.scales[place.token], data_ + scales_);
+      ptx::copy_async_8(&shared_.scales[place.warp][place.token], data_ + scales_);
     const uint8_t* const data = data_ + place.share * sizeof(uint4);
     // The block of bf16 has as many bytes as two.
     const int begin = first_block(when), end = begin + count(when) + (when == kLate);
@@ -118,7 +118,7 @@ class Producer {
     wait_for_bytes();
     const Place place = this->place();
     const Raw& raw = shared_.raw[place.warp];
-    const uint2 scales = raw.scales[place.token];
+    const uint2 scales = shared_.scales[place.warp][place.token];
     PlainDequantiser plain({scales.x, scales.y & 0xffffff});  // the last byte means nothing
     Chunk early[kEarlyBlocks][kLaneChunks];
 #pragma unroll

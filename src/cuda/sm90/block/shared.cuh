@@ -113,12 +113,12 @@ static_assert(kMostHeads / 8 <= kTokens / Octet::kVectors, "answers of eight hea
 inline constexpr int kTilePieces = 2, kPieceTokens = kTokens / kTilePieces;
 
 /// What a producer warp has before it is turned into bf16: of eight tokens of a piece, as lanes
-/// have it; each lane reads and overwrites its own.
+/// have it; each lane reads and overwrites its own. Aligned to lines of shared memory: copies that
+/// straddle them made a tile take up to a tenth longer.
 struct Raw {
   static constexpr int kWarpTokens = kPieceTokens / kWarps;
   static_assert(kWarpTokens == Octet::kVectors);
-  uint4 bytes[kBlocks + 1][32];
-  uint2 scales[kWarpTokens];
+  alignas(128) uint4 bytes[kBlocks + 1][32];
 };
 
 /// Where the tokens of a tile lie. After a part's last tile there are some that name nothing.
@@ -142,6 +142,7 @@ struct Shared {
   alignas(1024) Ones ones;
   HeadEnd unit_end[kMostHeads];
   Raw raw[kWarps];
+  uint2 scales[kWarps][Raw::kWarpTokens];  // of the raw tokens
   Found found[kFounds];
   int32_t slots[kTokens];  // of the tile whose tokens will be found next
   /// In their order: those between the first that a weigher may still need and the last whose

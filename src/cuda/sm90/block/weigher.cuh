@@ -94,14 +94,11 @@ class Weigher {
   /// the answer takes their place.
   __device__ void weigh(bool add_old, bool keeps_tokens) {
     const auto rounded = ptx::uniform(ptx::describe_operand(&shared_.weights.rounded));
-    const auto of_step = [&](int step) {
-      return ptx::advance(rounded, 16 * step * sizeof(uint16_t));
-    };
     const auto weighed = [&](int piece) {
       if (!keeps_tokens) hand_back(piece);
     };
     sums_.template weigh<kPieceTokens, sizeof(Octet)>(
-        of_step, &shared_.tokens[ring().index][0].blocks[first_dim_ / kBlockDims], shared_.ones,
+        rounded, &shared_.tokens[ring().index][0].blocks[first_dim_ / kBlockDims], shared_.ones,
         add_old, weighed);
   }
 

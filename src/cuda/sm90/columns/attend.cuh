@@ -33,7 +33,7 @@ __device__ void prepare(Shared<S>& shared) {
     for (uint32_t raw = 0; raw < kRaws; ++raw) {
       // Each lane when its copies are done, and one for what its warp says of them.
       ptx::init_barrier(&shared.raw_full[raw], kTileCopiers * (32 + 1));
-      ptx::init_barrier(&shared.raw_empty[raw], kWarps);
+      ptx::init_barrier(&shared.raw_empty[raw], kGroupThreads);
     }
     for (uint32_t buffer = 0; buffer < S::kBuffers; ++buffer) {
       // One thread expects what comes from other blocks: weights, and the values of tiles that the

@@ -86,7 +86,7 @@ class Scorer {
     send(sums, raw);
     if constexpr (S::kTwins == 2) send_values();
     ptx::arrive(&shared_.tile_full[buffer_.index]);
-    hand_over(&shared_.raw_empty[raw_.index]);
+    ptx::arrive(&shared_.raw_empty[raw_.index]);
   }
 
   /// Waits until the tile's values have a place. Where buffers are few that is when the first ones

@@ -185,8 +185,9 @@ struct Shared {
   std::conditional_t<(S::kTurns > 1), Turns<S>, Nothing> turns;
   Found found[kRaws];
   uint64_t named[S::kBuffers];  // a bit for each token that a slot names; comes with the scores
-  // From copiers to a scorer, and back. What is not a copy's own arrival is a lane's for its warp,
-  // because that takes less time.
+  // From copiers to a scorer, where what is not a copy's own arrival is a lane's for its warp, and
+  // back, where all threads arrive: racecheck doesn't see what a __syncwarp orders before one
+  // lane's.
   uint64_t raw_full[kRaws], raw_empty[kRaws];
   // From the cluster's makers of weights and a scorer, the own one or the twin's, to the weigher,
   // and back to that scorer. All threads of the own scorer and weigher arrive: that takes less

@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tiles of tokens and all blocks' shares of their scores in, this block's share of the answers of
-// whole rows and of the partials of split rows out: the work of one warpgroup.
-//
-// Every block turns all scores into weights, in the same order, and so to the same bits. Weights go
-// to the products in the registers where they are made.
+// Tiles of tokens and their weights in, this block's share of the answers of whole rows and of the
+// partials of split rows out: the work of one warpgroup.
 #pragma once
 
 #include "cuda/sm90/pair/shared.cuh"
@@ -14,27 +11,31 @@ template <class S>
 class Weigher {
  public:
   __device__ Weigher(const Call& call, Shared<S>& shared)
-      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call), head_weights_(call) {}
+      : call_(call), shared_(shared), heads_(heads_here(call)), tile_(call) {}
 
   /// All tiles of a part that has some.
   __device__ void part(const PartRange& range) {
-    head_weights_.begin_unit();
+    for (uint32_t i = 0; i < S::kBuffers; ++i) {
+      expect_weights(i);
+      expect_unit_end(i);
+    }
     tile_.start(range);
     ptx::wait_for_earlier_grids();
     for (; tile_.valid(); tile_.advance()) {
       // The unit's end, which is far longer, stands behind the loop, not in its midst.
 #pragma unroll 1
       for (;; tile_.advance_in_unit()) {
-        tokens_.wait_full(shared_.tokens_full);
-        uint32_t weights[kHalves][InQuad::kScores / 2];
-        float old_weight[kHalves];
-        make_weights(weights, old_weight);
+        buffer_.wait_full(shared_.weights_full);
+        tokens_.wait_full(
+            shared_.tokens_full);       // the scorer has waited for them, products have not
+        expect_weights(buffer_.index);  // in the next round
         const bool first = tile_.first_of_unit();
-        if (!first) rescale_if_moved(old_weight);
-        weigh(weights, !first);
+        if (!first) rescale_if_moved();
+        weigh(!first);
         hand_over(&shared_.tokens_empty[tokens_.index]);
         tokens_.advance();
         if (tile_.last_of_unit()) break;
+        hand_over_weights();
       }
       end_unit();
     }
@@ -44,164 +45,99 @@ class Weigher {
   static constexpr int kHalves = S::kHalves;
   static constexpr int kPairs = UnitSums<S::kOwnDims>::kPairs;
 
-  /// The scorer's thread whose scores this one turns into weights. With few heads only the first
-  /// warps have some: in the two roles they are to be of different schedulers.
-  __device__ static int thread() {
-    return static_cast<int>(threadIdx.x + kGroupThreads / 2) % kGroupThreads;
-  }
-  __device__ static int warp() { return thread() / 32; }
-  __device__ static int lane() { return thread() % 32; }
+  __device__ static int warp() { return static_cast<int>(threadIdx.x) % kGroupThreads / 32; }
+  __device__ static int lane() { return static_cast<int>(threadIdx.x) % 32; }
   __device__ static int head(int half) { return S::first_head(warp(), half) + lane() / 4; }
   /// Of this block's share; asked for where it is needed, because there is no register to keep it.
   __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
+  __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
 
-  /// The next tile's weights 2^(score as a logarithm to base 2 - reference), rounded, in pairs, and
-  /// what the sums so far are worth after references moved.
-  __device__ void make_weights(uint32_t (&weights)[kHalves][InQuad::kScores / 2],
-                               float (&old_weight)[kHalves]) {
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-      old_weight[half] = 1.0f;
-      for (uint32_t& pair : weights[half]) pair = 0;
-    }
-    if (S::first_head(warp(), 0) >= heads_) return;
-    wait_for_scores();
-    const uint64_t named = read_named();
-    head_weights_.see(named != 0);
-#pragma unroll
-    for (int half = 0; half < kHalves; ++half) {
-      float scores[InQuad::kScores];
-      read(half, scores);
-      if (half == kHalves - 1)
-        hand_over_to_cluster<S>(&shared_.scores_empty[warp()][scores_.index]);
-      if (head_weights_.any_scaled()) [[unlikely]]
-        head_weights_.scale(half, scores);
-      if (named != ~uint64_t{0}) [[unlikely]]
-        hide_unnamed(named, scores);
-      float sum;
-      for (;;) {
-        sum = head_weights_.weigh(half, scores, weights[half]);
-        if (!__any_sync(~0u, head_weights_.are_large(sum))) [[likely]]
-          break;
-        head_weights_.move_reference(half, scores, sum, &old_weight[half]);
+  /// What the other block's scorer sends: `bytes(first, end)` for each of its warps' heads.
+  template <class Bytes>
+  __device__ void expect(uint64_t* barrier, const Bytes& bytes) const {
+    if (threadIdx.x % kGroupThreads != 0) return;
+    int all = 0;
+    for (int warp = 0; warp < kWarps; ++warp) {
+      for (int half = 0; half < kHalves; ++half) {
+        if (S::maker(warp, half) != ptx::cluster_rank() && S::has_heads(warp, half, heads_))
+          all += bytes(min(8, heads_ - S::first_head(warp, half)));
       }
-      head_weights_.add(half, sum);
     }
-    scores_.advance();
+    ptx::arrive_and_expect(barrier, all);
+  }
+  __device__ void expect_weights(uint32_t buffer) const {
+    constexpr int kBytes = 8 * (sizeof(Block::lines[0]) + sizeof(float));
+    expect(&shared_.weights_full[buffer], [](int) { return kBytes; });
+  }
+  __device__ void expect_unit_end(uint32_t unit) const {
+    expect(&shared_.unit_end_full[unit],
+           [](int heads) { return heads * static_cast<int>(sizeof(HeadEnd)); });
   }
 
-  /// Which of the tile's tokens a slot names, read by the lane that will hand the buffer over.
-  __device__ uint64_t read_named() const {
-    unsigned long long named = 0;
-    if (lane() == 0) named = shared_.named[tokens_.index];
-    return __shfl_sync(~0u, named, 0);
+  __device__ void hand_over_weights() {
+    ptx::arrive(&shared_.weights_empty[buffer_.index]);
+    buffer_.advance();
   }
 
-  __device__ void wait_for_scores() {
-    uint64_t* full = &shared_.scores_full[warp()][scores_.index];
-    if (lane() == 0)
-      ptx::arrive_and_expect(full, S::kCluster * 32 * kHalves * InQuad::kScores * sizeof(float));
-    __syncwarp();
-    ptx::wait(full, scores_.parity);
-  }
-
-  /// Both blocks' shares together.
-  __device__ void read(int half, float (&scores)[InQuad::kScores]) const {
-    const auto& shares = shared_.scores[scores_.index];
-#pragma unroll
-    for (int i = 0; i < InQuad::kScores / 4; ++i) {
-      const float4 sum = plus(shares[0][half][i][thread()], shares[1][half][i][thread()]);
-      scores[4 * i] = sum.x;
-      scores[4 * i + 1] = sum.y;
-      scores[4 * i + 2] = sum.z;
-      scores[4 * i + 3] = sum.w;
-    }
-  }
-
-  /// What no slot names has no weight.
-  __device__ static void hide_unnamed(uint64_t named, float (&scores)[InQuad::kScores]) {
-    const uint64_t own = named >> (2 * (lane() % 4));
-#pragma unroll
-    for (int k = 0; k < InQuad::kScores; ++k) {
-      if ((own >> (8 * (k / 2) + k % 2) & 1) == 0) scores[k] = -INFINITY;
-    }
-  }
-
-  __device__ void rescale_if_moved(const float (&old_weight)[kHalves]) {
+  /// Old sums are worth less where a reference moved.
+  __device__ void rescale_if_moved() {
+    float old_weight[kHalves];
     bool moved = false;
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) moved = moved || old_weight[half] != 1.0f;
+    for (int half = 0; half < kHalves; ++half) {
+      old_weight[half] = shared_.old_weights[buffer_.index][row(half)];
+      moved = moved || (head(half) < heads_ && old_weight[half] != 1.0f);
+    }
     if (!__any_sync(~0u, moved)) [[likely]]
       return;
 #pragma unroll
     for (int half = 0; half < kHalves; ++half) sums_.rescale(half, old_weight[half]);
   }
 
-  /// sums += weights · values, or without the old sums if !add_old.
-  __device__ void weigh(const uint32_t (&weights)[kHalves][InQuad::kScores / 2], bool add_old) {
-    // Rows without heads have no weights. Zeros that the compiler knows would be made again for
-    // each product.
-    const uint32_t none = ptx::zero();
-    ptx::Fragment fragments[kTokens / 16];
-#pragma unroll
-    for (int step = 0; step < kTokens / 16; ++step) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const uint32_t pair = weights[i % kHalves][2 * step + i / 2];
-        fragments[step].at[i] = i % 2 < kHalves ? pair : pair & none;
-      }
-    }
-    const auto of_step = [&](int step) { return fragments[step]; };
-    sums_.template weigh<kTokens, ptx::kEightLines>(of_step, shared_.tokens[tokens_.index],
+  /// sums += weights · values, or without the old sums if !add_old. Of rows without heads nobody
+  /// reads the sums.
+  __device__ void weigh(bool add_old) {
+    ptx::fence_shared_writes();  // of weights
+    const auto weights = ptx::uniform(ptx::describe_operand(&shared_.weights[buffer_.index]));
+    sums_.template weigh<kTokens, ptx::kEightLines>(weights, shared_.tokens[tokens_.index],
                                                     shared_.ones, add_old, [](int) {});
   }
 
   /// Leaves the unit where it belongs: among the slots, in the row so far, or in the answer.
   __device__ void end_unit() {
+    unit_.wait_full(shared_.unit_end_full);
+    HeadEnd ends[kHalves];
+#pragma unroll
+    for (int half = 0; half < kHalves; ++half)
+      ends[half] = shared_.unit_ends[unit_.index][row(half)];
+    expect_unit_end(unit_.index);  // in the next round
+    unit_.advance();
+    hand_over_weights();  // from here on there may be a later unit's end
     const UnitPlace place = tile_.place();
 #pragma unroll
-    for (int half = 0; half < kHalves; ++half) end_unit(half, place);
-    head_weights_.begin_unit();
+    for (int half = 0; half < kHalves; ++half) end_unit(half, ends[half], place);
   }
 
-  __device__ void end_unit(int half, const UnitPlace& place) {
+  __device__ void end_unit(int half, const HeadEnd& end, const UnitPlace& place) {
     const bool there = head(half) < heads_;
-    const int head_of_all = first_head(call_) + head(half);
     const auto kept = [&] { return kept_sums<kHalves * S::kOwnDims / 4>(call_, 1, 0); };
-    const float sum = head_weights_.unit_sum(half);
-    SoftmaxState state = head_weights_.state(half, sum);
-    float factor = to_exact_sum(sum, sums_.weight(half));
+    const float scale = to_exact_sum(end.sum, sums_.weight(half));
     if (place.joins) [[unlikely]] {
-      const Merged merged = merge(row_so_far(half), state);
-      sums_.rescale(half, factor);
-      sums_.join(half, kept(), merged);
-      state = merged.state;
-      factor = 1.0f;
-    }
-    __syncwarp();  // the quad has read it
-    if (lane() % 4 == 0) row_so_far(half) = state;
-    // One lane of one block tells what is known of the head.
-    const bool tells = there && lane() % 4 == 0 && first_dim() == 0;
-    if (place.finishes) [[likely]] {
-      Finished finished = {};
-      if (there) finished = finish_head(call_, state, head_of_all);
-      if (tells) write_lse(call_, finished.lse, tile_.row(), head_of_all);
-      sums_.rescale(half, factor * finished.out_weight);
-      write_answer(half, tile_.row(), there);
+      sums_.rescale(half, scale);
+      sums_.join(half, kept(), {{}, end.left_weight, end.right_weight});
+      sums_.rescale(half, end.finish);
     } else {
-      sums_.rescale(half, factor);
-      if (!place.split) {
-        sums_.keep(half, kept());
-      } else if (there) {
-        sums_.store(half,
-                    partial_out(call_, place.slot, head_of_all) + first_dim() + 2 * (lane() % 4));
-      }
-      if (tells && place.split) partial_states(call_, place.slot)[head_of_all] = state;
+      sums_.rescale(half, scale * end.finish);
+    }
+    if (place.finishes) [[likely]] {
+      write_answer(half, tile_.row(), there);
+    } else if (!place.split) {
+      sums_.keep(half, kept());
+    } else if (there) {
+      sums_.store(half, partial_out(call_, place.slot, first_head(call_) + head(half)) +
+                            first_dim() + 2 * (lane() % 4));
     }
   }
-
-  /// A head's state up to the last unit. There are syncs of the warp enough between two units.
-  __device__ SoftmaxState& row_so_far(int half) { return shared_.row_so_far[head(half)]; }
 
   /// Writes the row's answer. Two lanes turn two pairs each of them, eight values apart, into four
   /// values each, so that a quad fills a sector of 32 bytes.
@@ -245,8 +181,7 @@ class Weigher {
   const int heads_;
   TileCursor tile_;
   Ring<S::kTokenBuffers> tokens_;
-  Ring<S::kScoreBuffers> scores_;
-  HeadWeights<kHalves, InQuad> head_weights_;
+  Ring<S::kBuffers> buffer_, unit_;
   UnitSums<S::kOwnDims> sums_;
 };
 
