@@ -222,6 +222,15 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
     EXPECT_TRUE(run(inputs, kManyUnits, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
+/// The same where two blocks deal weights, one of which has a head more.
+TEST(EmulatedHopper, BitsOfShortUnitsOfManyHeadsInPairsAreThoseOfBlocks) {
+  const Inputs inputs(33, 300, 0, STEADY_CACHE_FP8, 0, 0.5f);
+  constexpr PlanLimits kShortUnits = {1, 0, 64, 32};
+  const Answer in_pairs = run(inputs, kShortUnits, kPair64);
+  expect_close(in_pairs, oracle(inputs));
+  EXPECT_TRUE(run(inputs, kShortUnits, {1, 64}) == in_pairs);
+}
+
 /// So that units and tiles go round their buffers at a different pace.
 TEST(EmulatedHopper, BitsOfUnitsOfSomeTilesAreThoseOfPairs) {
   const Inputs inputs(17, 448, 0, STEADY_CACHE_FP8);
