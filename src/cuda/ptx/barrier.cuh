@@ -78,7 +78,8 @@ __device__ inline bool is_over(uint64_t* barrier, uint32_t parity) {
   return done != 0;
 }
 
-/// What this thread wrote to shared memory becomes visible to wgmma and to bulk copies.
+/// What this thread wrote to shared memory, or has seen that others wrote, becomes visible to wgmma
+/// and to bulk copies.
 __device__ inline void fence_shared_writes() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
-#include "cuda/sm90/common.cuh"
+#include "cuda/sm90/weights.cuh"
 
 namespace steady::cuda::sm90 {
 
@@ -74,6 +74,19 @@ class UnitSums {
       pair(half, j)[1] *= factor;
     }
     weight_[2 * half] *= factor;
+  }
+
+  /// Makes of a unit's sums what is to be left of them. `kept()` is where the row so far lies.
+  template <class Kept>
+  __device__ void end(int half, const HeadEnd& end, const UnitPlace& place, const Kept& kept) {
+    const float scale = to_exact_sum(end.sum, weight(half));
+    if (place.joins) [[unlikely]] {
+      rescale(half, scale);
+      join(half, kept(), {{}, end.left_weight, end.right_weight});
+      rescale(half, end.finish);
+    } else {
+      rescale(half, scale * end.finish);
+    }
   }
 
   /// Adds the row so far, which `merged` weighs, as keep() has left it.

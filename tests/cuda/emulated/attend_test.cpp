@@ -222,13 +222,19 @@ TEST(EmulatedHopper, BitsOfManyShortUnitsAreThoseOfClusters) {
     EXPECT_TRUE(run(inputs, kManyUnits, kernel) == in_pairs) << testing::PrintToString(kernel);
 }
 
-/// The same where two blocks deal weights, one of which has a head more.
+/// The same where two blocks deal weights: one has a head more, one has none in its last group.
 TEST(EmulatedHopper, BitsOfShortUnitsOfManyHeadsInPairsAreThoseOfBlocks) {
-  const Inputs inputs(33, 300, 0, STEADY_CACHE_FP8, 0, 0.5f);
-  constexpr PlanLimits kShortUnits = {1, 0, 64, 32};
-  const Answer in_pairs = run(inputs, kShortUnits, kPair64);
-  expect_close(in_pairs, oracle(inputs));
-  EXPECT_TRUE(run(inputs, kShortUnits, {1, 64}) == in_pairs);
+  struct Case {
+    int heads, unit_tokens;
+  };
+  for (const auto& [heads, unit_tokens] : {Case{33, 64}, Case{49, 128}}) {
+    const Inputs inputs(heads, 300, 0, STEADY_CACHE_FP8, 0, 0.5f);
+    const PlanLimits limits = {1, 0, unit_tokens, 32};
+    const Answer in_pairs = run(inputs, limits, kPair64);
+    expect_close(in_pairs, oracle(inputs));
+    for (const Kernel kernel : {Kernel{1, 64}, kPair32})
+      EXPECT_TRUE(run(inputs, limits, kernel) == in_pairs) << testing::PrintToString(kernel);
+  }
 }
 
 /// So that units and tiles go round their buffers at a different pace.

@@ -129,14 +129,7 @@ class Weigher {
     const bool there = R::head(half) < heads_here(call_);
     const UnitPlace& place = unit.place;
     const HeadEnd end = shared_.unit_end[R::row(half)];
-    const float scale = to_exact_sum(end.sum, sums_.weight(half));
-    if (place.joins) [[unlikely]] {
-      sums_.rescale(half, scale);
-      sums_.join(half, kept(), {{}, end.left_weight, end.right_weight});
-      sums_.rescale(half, end.finish);
-    } else {
-      sums_.rescale(half, scale * end.finish);
-    }
+    sums_.end(half, end, place, [&] { return kept(); });
     if (place.finishes) [[likely]] {
       write_answer(half, unit.row);
     } else if (!place.split) [[unlikely]] {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tiles of tokens in, the weights of half of the heads and what each unit comes to out to the
-// weighers of both blocks, lse out: the work of one warpgroup. Each block scores over its half of
-// the values, and sends the other one its share of the scores of that one's heads. Heads are the
-// rows of products, so that a head's scores lie in the four lanes of a quad.
+// weighers of both blocks, lse or the states of split rows out: the work of one warpgroup. Each
+// block scores over its half of the values, and sends the other one its share of the scores of that
+// one's heads. Heads are the rows of products, so that a head's scores lie in the four lanes of a
+// quad.
 #pragma once
 
 #include "cuda/ptx/wgmma.cuh"
@@ -107,22 +108,23 @@ class Scorer {
         const uint64_t named = end_scores(sums, scores);
         try_weights(scores, &weights);
         leave_weights(named, scores, &weights);
-        if (tile_.last_of_unit()) return;
+        if (tile_.last_of_unit()) break;
       }
-    }
-    begin_products(sums);
-    finish_products(sums);
-    uint64_t named = end_scores(sums, scores);
-#pragma unroll 1
-    for (; !tile_.last_of_unit(); tile_.advance_in_unit()) {
+    } else {
       begin_products(sums);
+      finish_products(sums);
+      uint64_t named = end_scores(sums, scores);
+#pragma unroll 1
+      for (; !tile_.last_of_unit(); tile_.advance_in_unit()) {
+        begin_products(sums);
+        try_weights(scores, &weights);
+        finish_products(sums);  // before what branches, where the compiler would wait for them, too
+        leave_weights(named, scores, &weights);
+        named = end_scores(sums, scores);
+      }
       try_weights(scores, &weights);
-      finish_products(sums);  // before what branches, where the compiler would wait for them anyway
       leave_weights(named, scores, &weights);
-      named = end_scores(sums, scores);
     }
-    try_weights(scores, &weights);
-    leave_weights(named, scores, &weights);
   }
 
   /// Begins sums = q · tokens of the next tile, over each quarter of the values that this block
@@ -147,7 +149,7 @@ class Scorer {
     for (auto& quarter : sums) ptx::pin(quarter.at);
   }
 
-  /// Among those that make weights, of which one has this warp's heads in either block.
+  /// The place of this warp's scores among those of a block's warps that make weights.
   __device__ static int maker_warp() { return warp() % S::kMakerWarps; }
   /// Of this warp's rows the half whose weights are made here, and the other one.
   __device__ int own_half() const { return S::kHalves == 1 ? 0 : rank_; }
@@ -269,9 +271,9 @@ class Scorer {
 
   /// Waits for the other block's share.
   __device__ void add_others(float (&scores)[InQuad::kScores]) {
+    if (!has_own_heads()) return;
     const auto& others = shared_.scores[buffer_.index][maker_warp()];
     uint64_t* full = &shared_.scores_full[maker_warp()][buffer_.index];
-    if (!has_own_heads()) return;
     if (lane() == 0) ptx::arrive_and_expect(full, sizeof others);
     __syncwarp();
     ptx::wait(full, buffer_.parity);
@@ -296,7 +298,7 @@ class Scorer {
   }
 
   /// Tells both weighers what becomes of the unit's sums, and the caller the lse of a row that is
-  /// done.
+  /// done, or merge the state of a split one.
   __device__ void end_unit() {
     const int head_of_all = first_head(call_) + own_head();
     const float sum = head_weights_.unit_sum(0);

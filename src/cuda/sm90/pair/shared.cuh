@@ -49,7 +49,7 @@ struct Shared {
   alignas(1024) Ones ones;
   /// By rows of products: what the sums so far are worth; what becomes of them at a unit's end.
   float old_weights[S::kBuffers][kMostHeads];
-  HeadEnd unit_ends[S::kBuffers][kMostHeads];
+  alignas(16) HeadEnd unit_ends[S::kBuffers][kMostHeads];
   /// Of each producer warp: slots of the batch to be looked up next, scales of the tile in
   /// registers.
   int32_t slots[kProducerWarps][32];
@@ -58,9 +58,9 @@ struct Shared {
   uint64_t named[S::kTokenBuffers];    // a bit for each token that a slot names
   // From producers to scorer and weigher and back.
   uint64_t tokens_full[S::kTokenBuffers], tokens_empty[S::kTokenBuffers];
-  // From each warp of the other block's scorer to the same one here. Nothing goes back: who sends
-  // scores knows that its own weigher is done with the tile two before, so with the weights that
-  // were made here of the scores that lay there.
+  // From each warp of the other block's scorer to the one here that has the same rows. Nothing goes
+  // back: who sends scores knows that its own weigher is done with the tile two before, so with the
+  // weights that were made here of the scores that lay there.
   uint64_t scores_full[S::kMakerWarps][S::kBuffers];
   // From both blocks' scorers to this weigher, and back to the own one: who sends scores has room
   // for what comes of them.

@@ -26,9 +26,8 @@ class Weigher {
 #pragma unroll 1
       for (;; tile_.advance_in_unit()) {
         buffer_.wait_full(shared_.weights_full);
-        tokens_.wait_full(
-            shared_.tokens_full);       // the scorer has waited for them, products have not
-        expect_weights(buffer_.index);  // in the next round
+        tokens_.wait_full(shared_.tokens_full);  // scorers have waited for them, products have not
+        expect_weights(buffer_.index);           // in the next round
         const bool first = tile_.first_of_unit();
         if (!first) rescale_if_moved();
         weigh(!first);
@@ -52,7 +51,7 @@ class Weigher {
   __device__ static int first_dim() { return ptx::cluster_rank() * S::kOwnDims; }
   __device__ static int row(int half) { return 16 * warp() + 8 * half + lane() / 4; }
 
-  /// What the other block's scorer sends: `bytes(first, end)` for each of its warps' heads.
+  /// What the other block's scorer sends: `bytes(heads)` for each eight rows that have heads.
   template <class Bytes>
   __device__ void expect(uint64_t* barrier, const Bytes& bytes) const {
     if (threadIdx.x % kGroupThreads != 0) return;
@@ -121,14 +120,7 @@ class Weigher {
   __device__ void end_unit(int half, const HeadEnd& end, const UnitPlace& place) {
     const bool there = head(half) < heads_;
     const auto kept = [&] { return kept_sums<kHalves * S::kOwnDims / 4>(call_, 1, 0); };
-    const float scale = to_exact_sum(end.sum, sums_.weight(half));
-    if (place.joins) [[unlikely]] {
-      sums_.rescale(half, scale);
-      sums_.join(half, kept(), {{}, end.left_weight, end.right_weight});
-      sums_.rescale(half, end.finish);
-    } else {
-      sums_.rescale(half, scale * end.finish);
-    }
+    sums_.end(half, end, place, kept);
     if (place.finishes) [[likely]] {
       write_answer(half, tile_.row(), there);
     } else if (!place.split) {
